@@ -1,0 +1,1 @@
+"""Domain-free plumbing of every Espalier service."""

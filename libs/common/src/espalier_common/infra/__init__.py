@@ -1,0 +1,1 @@
+"""PostgreSQL, NATS and detached processes on one machine."""

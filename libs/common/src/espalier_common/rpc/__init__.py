@@ -1,0 +1,1 @@
+"""One gRPC server and one way to open a channel."""
