@@ -11,7 +11,7 @@
     ├── ResourceExhausted             RESOURCE_EXHAUSTED   RESOURCE_EXHAUSTED  + retry_after
     ├── Unavailable                   UNAVAILABLE          UNAVAILABLE         + retry_after
     ├── DeadlineExceeded              DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
-    └── Internal                      INTERNAL             INTERNAL            (a defect of ours; its text stays in the log)
+    └── Internal                      INTERNAL             INTERNAL            (a defect of ours: told in the log only)
 
 A service subclasses with one line: `class RunNotFound(NotFound): reason = "RUN_NOT_FOUND"`.
 The message is a sentence for people: what was wrong, where, what to do.

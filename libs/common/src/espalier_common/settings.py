@@ -11,6 +11,10 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names the variable and says what to write there."""
+
+
 class ServiceSettings(BaseSettings):
     """Environment variables with the prefix `ESPALIER_`; immutable once read."""
 
@@ -39,7 +43,7 @@ class ServiceSettings(BaseSettings):
         return self
 
     def address_of(self, service: str) -> str:
-        """host:port of another service. KeyError with a sentence when ESPALIER_SERVICES does not name it."""
+        """host:port of another service. SettingsError when ESPALIER_SERVICES does not name it."""
         try:
             return self.services[service]
         except KeyError:

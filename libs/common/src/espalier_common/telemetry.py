@@ -106,7 +106,10 @@ def redact(key: str, value: Any) -> Any:
 
 
 def serve_metrics(listen: str) -> Callable[[], None]:
-    """Serves /metrics of this process at host:port in a thread; gives the function that stops it. Empty: serves nothing."""
+    """Serves /metrics of this process at host:port in a thread; gives the function that stops it.
+
+    An empty address serves nothing.
+    """
     if not listen:
         return lambda: None
     from prometheus_client import start_http_server

@@ -1,0 +1,270 @@
+"""Who is behind a call: verified access tokens, and the service's own identity when it calls others.
+
+An access token is a JWT signed with Ed25519 by the auth service. Each service verifies it itself from the public keys
+(JWKS) and remembers the verdict until the token expires.
+"""
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import jwt
+
+from espalier_common.errors import Unauthenticated, Unavailable
+from espalier_common.telemetry import get_logger
+
+ISSUER = "espalier"
+AUDIENCE = "espalier"
+TOKEN_TYPE = "at+jwt"  # noqa: S105
+MAX_LIFETIME = 15 * 60  # seconds; a longer-lived token is refused even when well signed
+CLOCK_SKEW = 5  # seconds
+CACHE_SIZE = 4096  # verdicts
+
+Scope = Literal["own", "group", "all"]
+Kind = Literal["user", "service"]
+Jwks = Callable[[], Sequence[Mapping[str, str]]]
+"""Gives the public keys as JWK mappings (kty, crv, kid, x, alg, use); may block; raises when it cannot."""
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A verified caller. `scope` says whose data it may see: its own, its group's, or all."""
+
+    subject: str
+    name: str
+    kind: Kind
+    roles: tuple[str, ...]
+    permissions: frozenset[str]
+    scope: Scope
+    token: str = field(repr=False, default="")
+    expires_at: float = 0.0
+
+    def may(self, permission: str) -> bool:
+        """True when granted by name, by `*`, or by a prefix such as `training.*`."""
+        if permission in self.permissions or "*" in self.permissions:
+            return True
+        parts = permission.split(".")
+        return any(".".join([*parts[:length], "*"]) in self.permissions for length in range(1, len(parts)))
+
+
+_principal: ContextVar[Principal | None] = ContextVar("espalier_principal", default=None)
+
+
+def find_principal() -> Principal | None:
+    """The caller of the call being served; None outside a call or when nobody is known."""
+    return _principal.get()
+
+
+def current_principal() -> Principal:
+    """The caller of the call being served. Raises Unauthenticated when nobody is known."""
+    principal = _principal.get()
+    if principal is None:
+        raise Unauthenticated("Sign in first: the call carries no valid access token.")
+    return principal
+
+
+def set_principal(principal: Principal | None) -> None:
+    """Sets the caller for the rest of the running task; for the server's edge and for tests."""
+    _principal.set(principal)
+
+
+class TokenVerifier:
+    """Verifies access tokens. Thread-safe. Verdicts are cached, keys are fetched again when an unknown one appears."""
+
+    def __init__(self, jwks: Jwks, *, issuer: str = ISSUER, audience: str = AUDIENCE) -> None:
+        self._keys = _KeySet(jwks)
+        self._issuer = issuer
+        self._audience = audience
+        self._verdicts: OrderedDict[bytes, Principal] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def cached(self, token: str) -> Principal | None:
+        """The verdict of an earlier `verify`, while it holds; never blocks."""
+        digest = hashlib.sha256(token.encode()).digest()
+        with self._lock:
+            principal = self._verdicts.get(digest)
+            if principal is None:
+                return None
+            if principal.expires_at <= time.time():
+                del self._verdicts[digest]
+                return None
+            self._verdicts.move_to_end(digest)
+            return principal
+
+    def verify(self, token: str) -> Principal:
+        """The principal of a valid token. May fetch keys, so it may block.
+
+        Raises Unauthenticated for any token that is not valid, Unavailable when the keys cannot be fetched.
+        """
+        if principal := self.cached(token):
+            return principal
+        try:
+            principal = _principal_of(self._decode(token), token)
+        except jwt.ExpiredSignatureError as error:
+            raise Unauthenticated("The access token has expired; refresh it or sign in again.") from error
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError) as error:
+            raise Unauthenticated("The access token is not valid; sign in again.") from error
+        self._remember(token, principal)
+        return principal
+
+    def _decode(self, token: str) -> dict[str, Any]:
+        header = jwt.get_unverified_header(token)
+        if header.get("alg") != "EdDSA" or str(header.get("typ", "")).lower() != TOKEN_TYPE:
+            raise jwt.InvalidTokenError("alg or typ is not that of an access token")
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            self._keys.get(header["kid"]),
+            algorithms=["EdDSA"],
+            issuer=self._issuer,
+            audience=self._audience,
+            leeway=CLOCK_SKEW,
+            options={"require": ["iss", "aud", "sub", "iat", "exp", "jti"]},
+        )
+        if not 0 < claims["exp"] - claims["iat"] <= MAX_LIFETIME:
+            raise jwt.InvalidTokenError("lifetime is longer than allowed")
+        return claims
+
+    def _remember(self, token: str, principal: Principal) -> None:
+        digest = hashlib.sha256(token.encode()).digest()
+        with self._lock:
+            self._verdicts[digest] = principal
+            while len(self._verdicts) > CACHE_SIZE:
+                self._verdicts.popitem(last=False)
+
+
+def _principal_of(claims: Mapping[str, Any], token: str) -> Principal:
+    kind, scope = claims["kind"], claims["scope"]
+    if kind not in {"user", "service"} or scope not in {"own", "group", "all"}:
+        raise ValueError("kind or scope is unknown")
+    return Principal(
+        subject=str(claims["sub"]),
+        name=str(claims["name"]),
+        kind=cast(Kind, kind),
+        roles=_texts(claims["roles"]),
+        permissions=frozenset(_texts(claims["permissions"])),
+        scope=cast(Scope, scope),
+        token=token,
+        expires_at=float(claims["exp"]),
+    )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError("not a list of strings")
+    return tuple(value)
+
+
+class _KeySet:
+    """Public keys by id. An unknown id causes one fetch per 30 s at most; keys older than 5 minutes are fetched again."""
+
+    UNKNOWN_KEY_PAUSE = 30.0
+    FAILURE_PAUSE = 0.5
+    MAX_AGE = 300.0
+
+    def __init__(self, jwks: Jwks) -> None:
+        self._jwks = jwks
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._next_fetch = 0.0
+        self._fetched_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def get(self, kid: str) -> jwt.PyJWK:
+        """The key; raises InvalidTokenError when there is none, Unavailable when keys were never fetched."""
+        with self._lock:
+            now = time.monotonic()
+            stale = now - self._fetched_at > self.MAX_AGE
+            if (kid not in self._keys or stale) and now >= self._next_fetch:
+                self._fetch(now)
+            if kid in self._keys:
+                return self._keys[kid]
+            if self._fetched_at == float("-inf"):
+                raise Unavailable("Sign-in cannot be checked at the moment; try again.", retry_after=1)
+        raise jwt.InvalidTokenError("signed with an unknown key")
+
+    def _fetch(self, now: float) -> None:
+        try:
+            self._keys = {key["kid"]: jwt.PyJWK(dict(key), algorithm="EdDSA") for key in self._jwks()}
+            self._fetched_at = now
+            self._next_fetch = now + self.UNKNOWN_KEY_PAUSE
+        except Exception as error:
+            # Known keys stay good while auth is away; the next token tries again.
+            self._next_fetch = now + self.FAILURE_PAUSE
+            _log.warning("cannot fetch the public keys of auth", error=type(error).__name__)
+
+
+def fetch_jwks(address: str, *, timeout: float = 5.0) -> Jwks:
+    """A source of keys: AuthService.GetJwks at host:port. The channel is opened at first use and kept."""
+    channels: list[Any] = []
+
+    def fetch() -> list[dict[str, str]]:
+        from espalier.auth.v1 import service_pb2, service_pb2_grpc
+        from espalier_common.rpc.channel import open_bare_channel
+
+        if not channels:
+            channels.append(open_bare_channel(address))
+        reply = service_pb2_grpc.AuthServiceStub(channels[0]).GetJwks(service_pb2.GetJwksRequest(), timeout=timeout)
+        names = ("kty", "crv", "kid", "x", "alg", "use")
+        return [{name: getattr(key, name) for name in names} for key in reply.keys]
+
+    return fetch
+
+
+class ServiceIdentity:
+    """The service's own access token: fetched at auth against the service's secret, renewed at two thirds of its life."""
+
+    def __init__(self, address: str, *, name: str, secret: str, timeout: float = 5.0) -> None:
+        self._address = address
+        self._name = name
+        self._secret = secret
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._token = ""
+        self._renew_at = 0.0
+        self._expires_at = 0.0
+        self._channel: Any = None
+
+    def cached(self) -> str | None:
+        """The token while it needs no renewal; never blocks."""
+        return self._token if time.monotonic() < self._renew_at else None
+
+    def token(self) -> str:
+        """A valid token; may call auth, so it may block. Raises Unavailable when auth gives none."""
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._renew_at:
+                self._renew(now)
+            return self._token
+
+    def _renew(self, now: float) -> None:
+        import grpc
+
+        try:
+            token, lifetime = self._issue()
+        except grpc.RpcError as error:
+            if now < self._expires_at:
+                self._renew_at = now + 5
+                return
+            from espalier_common.rpc.status import from_rpc_error
+
+            cause = from_rpc_error(error)
+            raise Unavailable(f"Auth gave {self._name} no token: {cause.message}", retry_after=1) from error
+        self._token = token
+        self._renew_at = now + lifetime * 2 / 3
+        self._expires_at = now + lifetime - CLOCK_SKEW
+
+    def _issue(self) -> tuple[str, int]:
+        from espalier.auth.v1 import service_pb2, service_pb2_grpc
+        from espalier_common.rpc.channel import open_bare_channel
+
+        if self._channel is None:
+            self._channel = open_bare_channel(self._address)
+        request = service_pb2.IssueServiceTokenRequest(service=self._name, secret=self._secret)
+        reply = service_pb2_grpc.AuthServiceStub(self._channel).IssueServiceToken(request, timeout=self._timeout)
+        return reply.access_token, reply.expires_in
