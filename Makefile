@@ -1,0 +1,50 @@
+# `make` alone prints this help. Everything runs from a fresh clone: each target sets up first, which costs a second when nothing changed.
+# Another Python: `make demo PYTHON=python3.12`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status test lint proto e2e bench web setup clean
+
+help:
+	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=…]"} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Use it
+demo: setup ## Start the platform and do the main job on it: train, stop, resume, deploy, chat
+	@$(BIN)/espalier demo $(ARGS)
+up: setup ## Start the platform on this machine; running parts are left alone
+	@$(BIN)/espalier up $(ARGS)
+down: setup ## Stop it; data stays under var/
+	@$(BIN)/espalier down $(ARGS)
+status: setup ## Say what runs, where, and since when
+	@$(BIN)/espalier status $(ARGS)
+
+##@ Work on it
+test: setup ## Run all tests
+	@$(BIN)/python -m pytest $(if $(CI),-q) $(ARGS)
+e2e: setup ## Run only the tests that start the real processes
+	@$(BIN)/python -m pytest tests/e2e $(ARGS)
+lint: setup ## Check style, types, layers and the contract
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python scripts/types.py
+	@$(BIN)/lint-imports --no-logo
+	@cd proto && ../$(BIN)/buf lint
+	@$(BIN)/python proto/generate.py --check
+proto: setup ## Generate the contract's Python code anew
+	@$(BIN)/python proto/generate.py
+bench: setup ## Measure start-up, idle memory and latency; results also go to bench/results/
+	@$(BIN)/python bench/bench.py $(ARGS)
+
+##@ Build it
+setup: ## Make .venv and the console's files; a second run costs a second
+	@$(PYTHON) scripts/setup.py
+web: ## Build the console's files anew
+	@$(PYTHON) scripts/setup.py --rebuild-web
+clean: ## Stop the platform and remove what was built; data under var/ stays
+	@test ! -x $(BIN)/espalier || $(BIN)/espalier down
+	@rm -rf .venv gateway/web/dist gateway/web/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
