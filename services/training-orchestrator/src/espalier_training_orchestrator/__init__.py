@@ -1,0 +1,1 @@
+"""Datasets, training runs, attempts, checkpoints, telemetry and workloads."""
