@@ -1,0 +1,60 @@
+"""Importing a module is free: no file written, no socket, no process, no setting read; and layers hold."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workspace import MEMBERS, ROOT, module, sources
+
+# Runs in a fresh interpreter: reports every act of an import that reaches beyond the interpreter itself.
+WATCH = """
+import importlib, os, sys
+ours = tuple(sys.argv[1].split(","))
+acts = []
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.bind", "subprocess.Popen", "os.system", "os.fork", "os.mkdir", "os.remove"):
+        acts.append(f"{event} {arguments[:1]}")
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        acts.append(f"open for writing {arguments[0]}")
+    if event == "import" and arguments[0].startswith("espalier_") and arguments[0] in names:
+        pass
+sys.dont_write_bytecode = True
+names = sys.argv[2].split(",")
+before = dict(os.environ)
+import threading
+sys.addaudithook(watch)
+for name in names:
+    count, threads = len(acts), threading.active_count()
+    importlib.import_module(name)
+    for act in acts[count:]:
+        print(f"{name}: {act}")
+    if threading.active_count() > threads:
+        print(f"{name}: started a thread")
+    if name.split(".")[0] != "espalier_trainer" and "torch" in sys.modules:
+        print(f"{name}: imported torch")
+        break
+"""
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_importing_is_free_of_side_effects(member: str, tmp_path: Path) -> None:
+    names = [module(p) for p in sources() if p.is_relative_to(ROOT / member) and p.stem != "__main__"]
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    script = tmp_path / "watch.py"
+    script.write_text(WATCH, "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script), "", ",".join(names)],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+def test_layers_hold() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--config", ROOT / ".importlinter", "--no-cache"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
