@@ -8,8 +8,8 @@ import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this file must also run, so far, on a Python that is too old
     sys.exit(
-        f"Espalier needs Python 3.11 or newer, and this is {sys.version_info[0]}.{sys.version_info[1]}: install one (on "
-        "Debian and Ubuntu: apt-get install python3.11) and say which, as in `make demo PYTHON=python3.11`."
+        f"Espalier needs Python 3.11 or newer, and this is {sys.version_info[0]}.{sys.version_info[1]}: install one "
+        "(on Debian and Ubuntu: apt-get install python3.11) and say which, as in `make demo PYTHON=python3.11`."
     )
 
 import argparse
@@ -115,7 +115,11 @@ def install_packages() -> None:
         return
     advice = "It needs the network, or a pip that is set up for a mirror: mend that and run the same command again."
     if not is_same_python():
-        run([sys.executable, "-m", "venv", "--clear", str(VENV)], what="making .venv", advice="")
+        run(
+            [sys.executable, "-m", "venv", "--clear", str(VENV)],
+            what="making .venv",
+            advice="Remove .venv and try again.",
+        )
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar=off"]
     run(
         [*pip, "-r", "constraints.txt"],
@@ -154,7 +158,13 @@ def build_web(*, rebuild: bool) -> None:
     advice = "It needs the network, or an npm that is set up for a mirror: mend that and run the same command again."
     install = [str(node / "npm"), "ci", "--no-audit", "--no-fund"]
     run(install, what="installing the console's packages", advice=advice, cwd=WEB, env=env)
-    run([str(node / "npm"), "run", "build"], what="building the console", advice="", cwd=WEB, env=env)
+    run(
+        [str(node / "npm"), "run", "build"],
+        what="building the console",
+        advice="Mend it under gateway/web.",
+        cwd=WEB,
+        env=env,
+    )
     WEB_STAMP.write_text(wanted, "utf-8")
 
 
