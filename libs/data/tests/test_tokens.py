@@ -45,7 +45,7 @@ def tokenizer() -> TextTokenizer:
 
 @pytest.mark.parametrize("name", template_names())
 def test_the_trained_tokens_are_exactly_the_answers(tokenizer: TextTokenizer, name: str) -> None:
-    template = chat_template(name)
+    template = tokenizer.template(name)
     row = tokenize_conversation(CONVERSATION, tokenizer, template)
     end = template.end_of_turn
     trained = tokenizer.decode([label for label in row.labels if label != IGNORED])
@@ -55,9 +55,15 @@ def test_the_trained_tokens_are_exactly_the_answers(tokenizer: TextTokenizer, na
 
 @pytest.mark.parametrize("name", template_names())
 def test_training_begins_with_the_ids_that_a_server_prompts_with(tokenizer: TextTokenizer, name: str) -> None:
-    template = chat_template(name)
+    template = tokenizer.template(name)
     prompt = tokenize_prompt(Conversation(CONVERSATION.messages[:2]), tokenizer, template)
     assert tokenize_conversation(CONVERSATION, tokenizer, template).ids[: len(prompt)] == prompt
+
+
+def test_a_template_whose_markup_the_vocabulary_lacks_is_refused() -> None:
+    small = train_tokenizer(["some text"], vocab_size=300, template=chat_template("chatml"))
+    with pytest.raises(TokenizerError, match=r"<\|eot_id\|> of the chat template llama3"):
+        small.template("llama3")
 
 
 def test_train_on_prompt_trains_on_everything(tokenizer: TextTokenizer) -> None:

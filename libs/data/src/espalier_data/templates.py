@@ -40,9 +40,9 @@ class ChatTemplate:
     name: str
     source: str
     end_of_turn: str
-    """The token that ends an answer: generation stops at it."""
+    """The token that ends an answer: generation stops at it. Empty = the tokenizer's own end-of-text token."""
     special_tokens: tuple[str, ...] = ()
-    """Tokens of the markup, `end_of_turn` included."""
+    """Tokens of the markup, `end_of_turn` included; empty when the markup is ordinary text."""
     bos_token: str = ""
     eos_token: str = ""
 
@@ -207,5 +207,5 @@ def _strftime_now(form: str) -> str:
 _BUILT_IN: dict[str, tuple[str, tuple[str, ...]]] = {
     "chatml": ("<|im_end|>", ("<|im_start|>", "<|im_end|>")),
     "llama3": ("<|eot_id|>", ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")),
-    "alpaca": ("<|endoftext|>", ("<|endoftext|>",)),
+    "alpaca": ("", ()),
 }

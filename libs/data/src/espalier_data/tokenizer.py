@@ -13,10 +13,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from espalier_data.errors import TokenizerError
 from espalier_data.examples import Role
-from espalier_data.templates import ChatTemplate, check_template
+from espalier_data.templates import ChatTemplate, chat_template, check_template
 
 DOCUMENT_END = "<|endoftext|>"
 """Ends every document in pre-training; also the padding of tokenizers that we train."""
+OWN_TEMPLATE = "model"
+"""Names the chat template that came with a model."""
 MIN_VOCAB_SIZE = 300
 """256 bytes, the special tokens, and something to learn."""
 _UNBOUNDED = 1_000_000_000
@@ -79,12 +81,33 @@ class TextTokenizer:
         found = [self.tokenizer.token_to_id(name) for name in names if name]
         return [int(identity) for identity in found if identity is not None]
 
+    def template(self, name: str) -> ChatTemplate:
+        """The chat template of that name, ready for this tokenizer; `model` = the one that came with it.
+
+        Raises TemplateError for an unknown name, TokenizerError when the vocabulary lacks tokens of the markup.
+        """
+        if name == OWN_TEMPLATE:
+            return self.own_template()
+        found = chat_template(name)
+        lacking = [token for token in found.special_tokens if self.tokenizer.token_to_id(token) is None]
+        if lacking:
+            raise TokenizerError(
+                f"the model's tokenizer lacks {', '.join(lacking)} of the chat template {name}; choose the template "
+                f"`{OWN_TEMPLATE}` (the model's own) or `alpaca` (plain text)"
+            )
+        return replace(
+            found,
+            end_of_turn=found.end_of_turn or self.eos_token,
+            bos_token=self.bos_token,
+            eos_token=self.eos_token,
+        )
+
     def own_template(self) -> ChatTemplate:
         """The chat template that came with the tokenizer. Raises TokenizerError when there is none."""
         if not self.template_source:
             raise TokenizerError("the model carries no chat template; name one of the built-in templates")
         return ChatTemplate(
-            name="model",
+            name=OWN_TEMPLATE,
             source=self.template_source,
             end_of_turn=self.eos_token,
             bos_token=self.bos_token,
@@ -125,7 +148,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, template: ChatTemp
         raise TokenizerError("there is no text to train a tokenizer on")
     return TextTokenizer(
         tokenizer=tokenizer,
-        eos_token=template.end_of_turn,
+        eos_token=template.end_of_turn or DOCUMENT_END,
         pad_token=DOCUMENT_END,
         template_source=template.source,
     )
