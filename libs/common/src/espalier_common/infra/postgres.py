@@ -251,7 +251,9 @@ def unprivileged_user() -> str | None:
     if os.geteuid() != 0:
         return None
     if not _exists(UNPRIVILEGED_USERS[0]) and (useradd := shutil.which("useradd")):
-        subprocess.run([useradd, "--system", "--no-create-home", UNPRIVILEGED_USERS[0]], check=False, capture_output=True)  # noqa: S603
+        subprocess.run(
+            [useradd, "--system", "--no-create-home", UNPRIVILEGED_USERS[0]], check=False, capture_output=True
+        )  # noqa: S603
     for user in UNPRIVILEGED_USERS:
         if _exists(user):
             return user
@@ -274,7 +276,9 @@ def _let_others_pass(path: Path) -> None:
             try:
                 folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
             except OSError as error:
-                raise ProcessError(f"PostgreSQL's user cannot pass through {folder}; run: chmod o+x {folder}") from error
+                raise ProcessError(
+                    f"PostgreSQL's user cannot pass through {folder}; run: chmod o+x {folder}"
+                ) from error
 
 
 def _run_initdb(data_dir: Path, password_file: Path, *, user: str | None, durable: bool) -> None:

@@ -121,9 +121,7 @@ def stop(
     return True
 
 
-def wait_until(
-    ready: Callable[[], bool], *, record: ProcessRecord, deadline: float, what: str, log_file: Path
-) -> None:
+def wait_until(ready: Callable[[], bool], *, record: ProcessRecord, deadline: float, what: str, log_file: Path) -> None:
     """Polls `ready` until it gives True. Raises ProcessError when the process dies or `deadline` seconds are over."""
     end = time.monotonic() + deadline
     pause = 0.01

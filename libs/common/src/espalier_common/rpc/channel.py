@@ -32,9 +32,7 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-def open_channel(
-    address: str, *, identity: ServiceIdentity | None = None, timeout: float = 10.0
-) -> grpc.aio.Channel:
+def open_channel(address: str, *, identity: ServiceIdentity | None = None, timeout: float = 10.0) -> grpc.aio.Channel:
     """A channel for coroutines to host:port; `timeout` in seconds is the default deadline of unary calls."""
     outgoing = _Outgoing(identity, timeout)
     return grpc.aio.insecure_channel(

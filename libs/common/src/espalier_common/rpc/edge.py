@@ -17,7 +17,14 @@ import grpc
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 
-from espalier_common.errors import EspalierError, Internal, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
+from espalier_common.errors import (
+    EspalierError,
+    Internal,
+    InvalidArgument,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from espalier_common.identity import Principal, TokenVerifier, set_principal
 from espalier_common.rpc.context import AUTHORIZATION_HEADER, REQUEST_ID_HEADER, accept_request_id, header
 from espalier_common.rpc.permissions import AUTHENTICATED, PUBLIC, requirement, stream_rule
@@ -143,9 +150,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
         return invoke
 
-    async def _admit(
-        self, plan: MethodPlan, request: Any, context: _Context[Any, Any], observed: "_Observed"
-    ) -> None:
+    async def _admit(self, plan: MethodPlan, request: Any, context: _Context[Any, Any], observed: "_Observed") -> None:
         principal = await self._identify(plan, context)
         set_principal(principal)
         observed.subject = principal.subject if principal else ""
@@ -154,7 +159,9 @@ class Edge(grpc.aio.ServerInterceptor):
         if found := violations(request):
             first = found[0]
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            raise InvalidArgument(f"The request is not valid: {first.field} {first.description}{more}.", violations=found)
+            raise InvalidArgument(
+                f"The request is not valid: {first.field} {first.description}{more}.", violations=found
+            )
 
     async def _identify(self, plan: MethodPlan, context: _Context[Any, Any]) -> Principal | None:
         authorization = header(_metadata(context), AUTHORIZATION_HEADER) or ""

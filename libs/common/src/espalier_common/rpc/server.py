@@ -1,6 +1,6 @@
 """The one server: what a service is made of, and how its process lives.
 
-    settings → build(settings) → migrate → serve: gRPC up → bus and background tasks → ready … SIGTERM → drain → closed
+settings → build(settings) → migrate → serve: gRPC up → bus and background tasks → ready … SIGTERM → drain → closed
 """
 
 import argparse

@@ -1,19 +1,19 @@
 """Errors on the wire: `EspalierError` to `google.rpc.Status` (AIP-193) and back, and every foreign error to ours.
 
-    raised                                          the caller gets
-    ────────────────────────────────────────────────────────────────────────────────────────────
-    EspalierError                                   its code, reason, metadata, violations
-    grpc.RpcError of another service                that service's error, unchanged in code and reason
-    psycopg2: connection lost or refused            UNAVAILABLE          DATABASE_UNAVAILABLE
-    psycopg2: DiskFull, OSError ENOSPC/EDQUOT       RESOURCE_EXHAUSTED   DISK_FULL
-    psycopg2: QueryCanceled, TimeoutError           DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
-    psycopg2: deadlock, serialization, lock         ABORTED              CONFLICT
-    psycopg2: unique violation                      ALREADY_EXISTS       ALREADY_EXISTS
-    psycopg2: foreign key, check, not null          FAILED_PRECONDITION  CONSTRAINT_VIOLATED
-    psycopg2: DataError                             INVALID_ARGUMENT     INVALID_ARGUMENT
-    SQLAlchemy: pool exhausted                      UNAVAILABLE          DATABASE_BUSY
-    nats: any                                       UNAVAILABLE          BUS_UNAVAILABLE
-    anything else                                   INTERNAL, the request id and nothing of the cause
+raised                                          the caller gets
+────────────────────────────────────────────────────────────────────────────────────────────
+EspalierError                                   its code, reason, metadata, violations
+grpc.RpcError of another service                that service's error, unchanged in code and reason
+psycopg2: connection lost or refused            UNAVAILABLE          DATABASE_UNAVAILABLE
+psycopg2: DiskFull, OSError ENOSPC/EDQUOT       RESOURCE_EXHAUSTED   DISK_FULL
+psycopg2: QueryCanceled, TimeoutError           DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
+psycopg2: deadlock, serialization, lock         ABORTED              CONFLICT
+psycopg2: unique violation                      ALREADY_EXISTS       ALREADY_EXISTS
+psycopg2: foreign key, check, not null          FAILED_PRECONDITION  CONSTRAINT_VIOLATED
+psycopg2: DataError                             INVALID_ARGUMENT     INVALID_ARGUMENT
+SQLAlchemy: pool exhausted                      UNAVAILABLE          DATABASE_BUSY
+nats: any                                       UNAVAILABLE          BUS_UNAVAILABLE
+anything else                                   INTERNAL, the request id and nothing of the cause
 """
 
 import errno
@@ -148,7 +148,9 @@ def _translate_postgres(error: BaseException) -> EspalierError:  # noqa: PLR0911
     if code.startswith("23"):
         return ConstraintViolated("The change contradicts something that is stored; read it again.")
     if code.startswith("22") or name == "DataError":
-        return errors.InvalidArgument("A value of the request cannot be stored: it is out of range or has a wrong form.")
+        return errors.InvalidArgument(
+            "A value of the request cannot be stored: it is out of range or has a wrong form."
+        )
     if name in {"OperationalError", "InterfaceError"} or code[:2] in {"08", "57", "53"}:
         return DatabaseUnavailable("The database does not answer at the moment; try again.", retry_after=2)
     return errors.Internal("Something went wrong here; the administrator finds the cause under the request id.")

@@ -1,0 +1,349 @@
+"""Events between services over NATS JetStream.
+
+Publishing is for the outbox (`espalier_common.outbox`) and for telemetry; nothing else publishes. Consumers are durable and
+idempotent: a message takes effect once, in the transaction that also remembers its id; after five failed deliveries it is
+kept in `dead_letters`. A service starts and serves while NATS is away, and goes on when it is back.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from google.protobuf.message import Message
+
+from espalier_common.errors import Unavailable
+from espalier_common.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+    from sqlalchemy.orm import Session
+
+    from espalier_common.db import Database
+
+MESSAGE_ID_HEADER = "Nats-Msg-Id"
+MAX_DELIVERIES = 5
+ACK_WAIT = 60.0  # seconds until an unanswered message is delivered again
+REDELIVERY_PAUSES = (0.5, 2.0, 5.0, 15.0)  # seconds before the second to the fifth delivery
+KEEP_PROCESSED = timedelta(days=8)  # longer than any stream keeps a message
+
+M = TypeVar("M", bound=Message)
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A JetStream stream: `max_age` and `duplicate_window` in seconds, `max_bytes` on disk; the oldest go first."""
+
+    name: str
+    subjects: tuple[str, ...]
+    max_age: float
+    max_bytes: int
+    duplicate_window: float = 120.0
+
+
+EVENTS = Stream("events", ("espalier.>",), max_age=7 * 86_400, max_bytes=256 << 20)
+"""Domain events; subject = full name of the proto message."""
+TELEMETRY = Stream("telemetry", ("telemetry.>",), max_age=86_400, max_bytes=512 << 20, duplicate_window=600)
+"""Metrics, log lines and states of training runs: `telemetry.<run id>`."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One message received. `message_id` is the same at each delivery of the same message."""
+
+    subject: str
+    payload: bytes
+    message_id: str
+    published_at: datetime
+    headers: dict[str, str] = field(default_factory=dict)
+    delivery: int = 1
+
+    def parse(self, message_type: type[M]) -> M:
+        """The payload as a proto message."""
+        return message_type.FromString(self.payload)
+
+
+class Bus:
+    """A connection to NATS, named for the service. Reconnects for ever; every call while it is away raises Unavailable."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._client: Client | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ensured: set[str] = set()
+
+    @property
+    def connected(self) -> bool:
+        """True while the server answers."""
+        return self._client is not None and self._client.is_connected
+
+    async def start(self) -> None:
+        """Begins to connect, in the background and for ever; returns at once."""
+        self._loop = asyncio.get_running_loop()
+        self._connecting = asyncio.create_task(self._connect())
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Waits for the first connection. TimeoutError after `timeout` seconds."""
+        async with asyncio.timeout(timeout):
+            await self._ready.wait()
+
+    async def close(self) -> None:
+        """Flushes what is under way and disconnects."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        if self._client is not None and not self._client.is_closed:
+            with suppress(Exception):
+                await asyncio.wait_for(self._client.flush(), 1)
+            await self._client.close()
+
+    async def publish(
+        self, subject: str, payload: bytes, *, msg_id: str, headers: dict[str, str] | None = None
+    ) -> None:
+        """Publishes to JetStream and waits for its confirmation; a second one with the same `msg_id` is dropped there.
+
+        Raises Unavailable when the bus is away or does not confirm within 5 s.
+        """
+        from nats.errors import Error
+
+        await self._ensure_for(subject)
+        try:
+            await self._jetstream().publish(
+                subject, payload, timeout=5, headers={**(headers or {}), MESSAGE_ID_HEADER: msg_id}
+            )
+        except (Error, TimeoutError, OSError) as error:
+            raise Unavailable("The message bus does not answer at the moment; try again.", retry_after=2) from error
+
+    def publish_from_thread(
+        self, subject: str, payload: bytes, *, msg_id: str, headers: dict[str, str] | None = None
+    ) -> None:
+        """`publish` for threads; blocks."""
+        if self._loop is None:
+            raise Unavailable("The message bus is not started.")
+        future = asyncio.run_coroutine_threadsafe(
+            self.publish(subject, payload, msg_id=msg_id, headers=headers), self._loop
+        )
+        future.result(timeout=15)
+
+    async def ensure_stream(self, stream: Stream) -> None:
+        """Creates the stream, or brings it to these settings. Raises Unavailable when the bus is away."""
+        from nats.errors import Error
+        from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+        from nats.js.errors import NotFoundError
+
+        if stream.name in self._ensured:
+            return
+        config = StreamConfig(
+            name=stream.name,
+            subjects=list(stream.subjects),
+            max_age=stream.max_age,
+            max_bytes=stream.max_bytes,
+            duplicate_window=stream.duplicate_window,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            allow_direct=True,
+        )
+        try:
+            try:
+                await self._jetstream().update_stream(config)
+            except NotFoundError:
+                await self._jetstream().add_stream(config)
+        except (Error, TimeoutError, OSError) as error:
+            raise Unavailable("The message bus does not answer at the moment; try again.", retry_after=2) from error
+        self._ensured.add(stream.name)
+
+    async def subscribe(self, stream: Stream, *, durable: str, subjects: Sequence[str]) -> Any:
+        """A durable pull subscription, for `Consumer`."""
+        from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+        await self.ensure_stream(stream)
+        config = ConsumerConfig(
+            durable_name=durable,
+            filter_subjects=list(subjects),
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT,
+            # The last failure is noted by us, then acknowledged; one more is left for the case that we die meanwhile.
+            max_deliver=MAX_DELIVERIES + 5,
+            deliver_policy=DeliverPolicy.ALL,
+            max_ack_pending=1000,
+        )
+        jetstream = self._jetstream()
+        await jetstream.add_consumer(stream.name, config=config)
+        return await jetstream.pull_subscribe_bind(durable=durable, stream=stream.name)
+
+    async def live(self, subject: str) -> Any:
+        """A plain subscription to what is published from now on; nothing is stored for it, nothing confirmed."""
+        return await self._connection().subscribe(subject)
+
+    async def _ensure_for(self, subject: str) -> None:
+        for stream in (EVENTS, TELEMETRY):
+            if subject.startswith(stream.subjects[0].removesuffix(">")):
+                await self.ensure_stream(stream)
+
+    def _connection(self) -> "Client":
+        if self._client is None or not self._client.is_connected:
+            raise Unavailable("The message bus does not answer at the moment; try again.", retry_after=2)
+        return self._client
+
+    def _jetstream(self) -> "JetStreamContext":
+        return self._connection().jetstream(timeout=5)
+
+    async def _connect(self) -> None:
+        from nats.aio.client import Client
+
+        said = False
+        while True:
+            client = Client()
+            try:
+                await client.connect(**self._options())
+            except Exception as error:
+                if not said:
+                    _log.warning("message bus is away, trying on", error=type(error).__name__)
+                said = True
+                with suppress(Exception):
+                    await client.close()
+                await asyncio.sleep(0.5)
+            else:
+                self._client = client
+                self._ready.set()
+                _log.info("message bus connected")
+                return
+
+    def _options(self) -> dict[str, Any]:
+        parts = urlsplit(self._url)
+        return {
+            "servers": [f"nats://{parts.hostname}:{parts.port or 4222}"],
+            "user": unquote(parts.username or "") or None,
+            "password": unquote(parts.password or "") or None,
+            "name": self._name,
+            # Private per user: see espalier_common.infra.nats.permissions_of.
+            "inbox_prefix": f"_INBOX.{unquote(parts.username or self._name)}".encode(),
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.5,
+            "connect_timeout": 2,
+            "ping_interval": 20,
+            "pending_size": 8 << 20,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnect,
+            "reconnected_cb": self._on_reconnect,
+        }
+
+    async def _on_error(self, error: Exception) -> None:
+        _log.debug("message bus error", error=repr(error))
+
+    async def _on_disconnect(self) -> None:
+        _log.warning("message bus lost")
+        # Its store may be another one when it is back.
+        self._ensured.clear()
+
+    async def _on_reconnect(self) -> None:
+        _log.info("message bus is back")
+
+
+Handler = Callable[["Session", Event], None]
+BatchHandler = Callable[["Session", Sequence[Event]], None]
+
+
+class Consumer:
+    """Applies events to the database, each once. `handler(session, event)` runs in a thread, inside the transaction that
+    also remembers the message id; it is acknowledged after the commit. `batch_handler` gets up to `batch_size` at once.
+
+    A failing message is tried five times with growing pauses, then kept in `dead_letters` with the error.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        database: "Database",
+        *,
+        durable: str,
+        subjects: Sequence[str],
+        handler: Handler | None = None,
+        batch_handler: BatchHandler | None = None,
+        stream: Stream = EVENTS,
+        batch_size: int = 100,
+    ) -> None:
+        if (handler is None) == (batch_handler is None):
+            raise TypeError("give either handler or batch_handler")
+        from espalier_common.inbox import Inbox
+
+        self._bus = bus
+        self._stream = stream
+        self._durable = durable
+        self._subjects = tuple(subjects)
+        self._batch_size = batch_size if batch_handler else 10
+        self._inbox = Inbox(database, consumer=durable, handler=batch_handler or _one_by_one(handler))
+
+    async def run(self) -> None:
+        """Consumes for ever; survives the absence of bus and database."""
+        while True:
+            try:
+                await self._bus.wait_connected()
+                subscription = await self._bus.subscribe(self._stream, durable=self._durable, subjects=self._subjects)
+                await self._consume(subscription)
+            except Exception as error:
+                _log.warning("consumer interrupted, going on", consumer=self._durable, error=repr(error))
+                await asyncio.sleep(1)
+
+    async def _consume(self, subscription: Any) -> None:
+        next_prune = time.monotonic() + 60
+        while True:
+            with suppress(TimeoutError):
+                messages = await subscription.fetch(self._batch_size, timeout=5)
+                await self._apply(messages)
+            if not self._bus.connected:
+                return
+            if time.monotonic() > next_prune:
+                await asyncio.to_thread(self._inbox.prune, KEEP_PROCESSED)
+                next_prune = time.monotonic() + 3600
+
+    async def _apply(self, messages: Sequence["Msg"]) -> None:
+        events = [_event_of(message) for message in messages]
+        if await asyncio.to_thread(self._inbox.apply, events):
+            await asyncio.gather(*(message.ack() for message in messages))
+            return
+        # One of them is bad: each on its own, so that the good ones go through.
+        for message, event in zip(messages, events, strict=True):
+            await self._apply_alone(message, event)
+
+    async def _apply_alone(self, message: "Msg", event: Event) -> None:
+        if await asyncio.to_thread(self._inbox.apply, [event]):
+            await message.ack()
+        elif event.delivery >= MAX_DELIVERIES and await asyncio.to_thread(self._inbox.bury, event):
+            await message.ack()
+        else:
+            await message.nak(delay=REDELIVERY_PAUSES[min(event.delivery, len(REDELIVERY_PAUSES)) - 1])
+
+
+def _one_by_one(handler: Handler | None) -> BatchHandler:
+    def apply(session: "Session", events: Sequence[Event]) -> None:
+        for event in events:
+            if handler is not None:
+                handler(session, event)
+
+    return apply
+
+
+def _event_of(message: "Msg") -> Event:
+    headers = dict(message.headers or {})
+    metadata = message.metadata
+    message_id = headers.get(MESSAGE_ID_HEADER) or f"{metadata.stream}:{metadata.sequence.stream}"
+    return Event(
+        subject=message.subject,
+        payload=message.data,
+        message_id=message_id,
+        published_at=metadata.timestamp,
+        headers=headers,
+        delivery=metadata.num_delivered,
+    )

@@ -1,0 +1,89 @@
+"""The idempotent side of a consumer: effects and the memory of what was applied, in one transaction."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from espalier_common.db import Database, new_id, utc_now
+from espalier_common.tables import dead_letters, processed_messages
+from espalier_common.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from espalier_common.bus import Event
+
+_log = get_logger(__name__)
+
+
+class Inbox:
+    """Applies events of one consumer to one database. Blocks; used from threads."""
+
+    def __init__(
+        self, database: Database, *, consumer: str, handler: Callable[[Session, Sequence["Event"]], None]
+    ) -> None:
+        self._database = database
+        self._consumer = consumer
+        self._handler = handler
+        self._last_error = ""
+
+    def apply(self, events: Sequence["Event"]) -> bool:
+        """Applies those not yet applied. False, and nothing is changed, when the handler or the database fails."""
+        try:
+            with self._database.transaction() as session:
+                if fresh := self._claim(session, events):
+                    self._handler(session, fresh)
+        except Exception as error:
+            self._last_error = "".join(traceback.format_exception(error))[-8000:]
+            _log.exception("event could not be applied", consumer=self._consumer, subjects=_subjects(events))
+            return False
+        return True
+
+    def bury(self, event: "Event") -> bool:
+        """Keeps an event that failed for good, with its last error. False when even that fails."""
+        row = {
+            "id": new_id(),
+            "consumer": self._consumer,
+            "message_id": event.message_id,
+            "subject": event.subject,
+            "payload": event.payload,
+            "headers": event.headers,
+            "error": self._last_error.replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+            "created_at": utc_now(),
+        }
+        try:
+            with self._database.transaction() as session:
+                session.execute(insert(dead_letters).values(row))
+        except Exception:
+            _log.exception("event could not be kept as dead letter", consumer=self._consumer)
+            return False
+        _log.error("event given up", consumer=self._consumer, subject=event.subject, message_id=event.message_id)
+        return True
+
+    def prune(self, older_than: timedelta) -> None:
+        """Forgets ids that the streams cannot deliver again."""
+        with self._database.transaction() as session:
+            session.execute(
+                delete(processed_messages).where(
+                    processed_messages.c.consumer == self._consumer,
+                    processed_messages.c.processed_at < utc_now() - older_than,
+                )
+            )
+
+    def _claim(self, session: Session, events: Sequence["Event"]) -> list["Event"]:
+        now = utc_now()
+        rows = [
+            {"consumer": self._consumer, "message_id": message_id, "processed_at": now}
+            for message_id in dict.fromkeys(event.message_id for event in events)
+        ]
+        statement = insert(processed_messages).values(rows).on_conflict_do_nothing()
+        fresh = set(session.scalars(statement.returning(processed_messages.c.message_id)))
+        unique = {event.message_id: event for event in events if event.message_id in fresh}
+        return list(unique.values())
+
+
+def _subjects(events: Sequence["Event"]) -> list[str]:
+    return sorted({event.subject for event in events})

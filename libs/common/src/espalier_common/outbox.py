@@ -1,0 +1,124 @@
+"""The transactional outbox: an event is stored with the change that it tells of, and published after the commit.
+
+`record` is called inside the transaction; `OutboxRelay.run` is one of the service's background tasks. An event arrives at
+least once, and once in effect: JetStream drops a second copy by its id, consumers remember the ids they applied.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from google.protobuf.message import Message
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from espalier_common.bus import Bus
+from espalier_common.db import Database, announce, new_id, utc_now
+from espalier_common.errors import Unavailable
+from espalier_common.rpc.context import current_request_id
+from espalier_common.tables import outbox
+from espalier_common.telemetry import get_logger
+
+TOPIC = "outbox"
+KEY_HEADER = "Espalier-Key"
+REQUEST_ID_HEADER = "Espalier-Request-Id"
+BATCH = 100
+POLL_SECONDS = 5.0  # finds what another replica left behind; our own commits wake the relay at once
+MAX_PAUSE = 15.0
+KEEP_PUBLISHED = timedelta(days=1)
+PRUNE_SECONDS = 3600.0
+
+_log = get_logger(__name__)
+
+
+def record(session: Session, message: Message, *, key: str = "") -> str:
+    """Stores the event with the running transaction; gives its id. Subject = full name of the message.
+
+    `key` names what it is about (an id); consumers find it in the headers.
+    """
+    row_id = new_id()
+    headers = {KEY_HEADER: key, REQUEST_ID_HEADER: current_request_id()}
+    session.execute(
+        insert(outbox).values(
+            id=row_id,
+            subject=message.DESCRIPTOR.full_name,
+            payload=message.SerializeToString(),
+            headers={name: value for name, value in headers.items() if value},
+            created_at=utc_now(),
+        )
+    )
+    announce(session, TOPIC)
+    return row_id
+
+
+class OutboxRelay:
+    """Publishes recorded events in the order of their storage. Any number of replicas may run one."""
+
+    def __init__(self, database: Database, bus: Bus) -> None:
+        self._database = database
+        self._bus = bus
+        self._next_prune = 0.0
+
+    async def run(self) -> None:
+        """Relays for ever; waits with growing pauses while the bus or the database is away."""
+        loop = asyncio.get_running_loop()
+        wake = asyncio.Event()
+        self._database.on_commit(TOPIC, lambda: loop.call_soon_threadsafe(wake.set))
+        pause = 0.5
+        while True:
+            wake.clear()
+            try:
+                while await asyncio.to_thread(self.publish_batch):
+                    pass
+                await self._prune_sometimes()
+                pause = 0.5
+                wait = POLL_SECONDS
+            except Exception as error:
+                log = _log.info if isinstance(error, Unavailable) else _log.warning
+                log("outbox waits", seconds=pause, error=repr(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, MAX_PAUSE)
+                continue
+            try:
+                await asyncio.wait_for(wake.wait(), wait)
+            except TimeoutError:
+                continue
+
+    def publish_batch(self) -> int:
+        """Publishes up to 100 events that wait; gives how many. Blocks. Raises Unavailable while the bus is away."""
+        with self._database.transaction() as session:
+            waiting = (
+                select(outbox)
+                .where(outbox.c.published_at.is_(None))
+                .order_by(outbox.c.sequence)
+                .limit(BATCH)
+                .with_for_update(skip_locked=True)
+            )
+            rows = session.execute(waiting).all()
+            published, failure = self._publish(rows)
+            if published:
+                # What was confirmed stays confirmed even when a later one failed.
+                session.execute(update(outbox).where(outbox.c.sequence.in_(published)).values(published_at=utc_now()))
+        if failure is not None:
+            raise failure
+        return len(published)
+
+    def prune(self) -> None:
+        """Deletes events published more than a day ago."""
+        with self._database.transaction() as session:
+            session.execute(delete(outbox).where(outbox.c.published_at < utc_now() - KEEP_PUBLISHED))
+
+    def _publish(self, rows: "list[Row[tuple[object, ...]]]") -> tuple[list[int], Exception | None]:
+        published: list[int] = []
+        for row in rows:
+            try:
+                self._bus.publish_from_thread(row.subject, bytes(row.payload), msg_id=row.id, headers=dict(row.headers))
+            except (Unavailable, TimeoutError) as error:
+                return published, error
+            published.append(row.sequence)
+        return published, None
+
+    async def _prune_sometimes(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_prune:
+            self._next_prune = now + PRUNE_SECONDS
+            await asyncio.to_thread(self.prune)
