@@ -33,7 +33,9 @@ def test_a_composition_root_is_short(service: str) -> None:
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
-    long = [p.relative_to(ROOT).as_posix() for p in sources() if len(p.read_text("utf-8").splitlines()) > MAX_FILE_LINES]
+    long = [
+        p.relative_to(ROOT).as_posix() for p in sources() if len(p.read_text("utf-8").splitlines()) > MAX_FILE_LINES
+    ]
     assert long == []
 
 

@@ -1,0 +1,196 @@
+"""A whole platform of its own for the tests: real processes, a data folder in a temporary place, free ports."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+ESPALIER = Path(sys.executable).parent / "espalier"
+PROCESSES = ("postgres", "nats", "auth", "model-registry", "chat", "eval", "training-orchestrator", "prompt", "gateway")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+T = TypeVar("T")
+
+
+def until(found: Callable[[], T | None], *, seconds: float, what: str) -> T:
+    """The first answer that is not None; fails with `what` after the deadline."""
+    deadline = time.monotonic() + seconds
+    while (answer := found()) is None:
+        assert time.monotonic() < deadline, f"after {seconds} s still waiting for {what}"
+        time.sleep(0.1)
+    return answer
+
+
+class Platform:
+    """One platform on this machine, driven by the `espalier` command like an operator would."""
+
+    def __init__(self) -> None:
+        # Not pytest's own folder: PostgreSQL refuses to run as root, and its unprivileged user must get through.
+        self.home = Path(tempfile.mkdtemp(prefix="espalier-test-"))
+        self.home.chmod(0o755)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **{k: v for k, v in os.environ.items() if not k.startswith("ESPALIER_")},
+            "ESPALIER_HOME": str(self.home),
+            "ESPALIER_GATEWAY_PORT": str(self.port),
+            "XDG_CONFIG_HOME": str(self.home / "config"),
+            "HF_HUB_OFFLINE": "1",
+            "NO_COLOR": "1",
+        }
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [ESPALIER, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert not check or done.returncode == 0, f"espalier {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done
+
+    def up(self) -> None:
+        self.command("up")
+
+    def destroy(self) -> None:
+        self.command("down", check=False)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def pid(self, process: str) -> int:
+        return int(json.loads((self.home / "run" / f"{process}.json").read_text("utf-8"))["pid"])
+
+    def kill(self, process: str) -> None:
+        """Ends a process the hard way, and waits until it is gone."""
+        pid = self.pid(process)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: True if not alive(pid) else None, seconds=10, what=f"the end of {process}")
+
+    def admin(self) -> "Api":
+        return Api(self.url, "admin", (self.home / "admin-password").read_text("utf-8").strip())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process lives; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Api:
+    """The public REST API, as any client would use it."""
+
+    def __init__(self, url: str, username: str, password: str) -> None:
+        self.http = httpx.Client(base_url=url, timeout=60)
+        tokens = self.call("POST", "/api/v1/auth/login", {"username": username, "password": password})
+        self.refresh_token = tokens["refresh_token"]
+        self.http.headers["authorization"] = f"Bearer {tokens['access_token']}"
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        answer = self.http.request(method, path, json=body, params=query)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.call("GET", path, **query)
+
+    def upload(self, name: str, data: bytes) -> str:
+        answer = self.http.post(
+            "/api/v1/files",
+            params={"filename": name},
+            content=data,
+            headers={"content-type": "application/octet-stream"},
+        )
+        assert answer.is_success, answer.text
+        return str(answer.json()["upload_id"])
+
+    def dataset(self, name: str, **splits: list[dict[str, Any]]) -> dict[str, Any]:
+        """Uploads rows as a dataset version and waits until it is checked; split names are train, validation."""
+        dataset = self.call("POST", "/api/v1/training/datasets", {"name": name})
+        files = [
+            {"split": split, "upload_id": self.upload(f"{split}.jsonl", jsonl(rows))} for split, rows in splits.items()
+        ]
+        version = self.call("POST", f"/api/v1/training/datasets/{dataset['id']}/versions", {"files": files})
+
+        def checked() -> dict[str, Any] | None:
+            found = self.get(f"/api/v1/training/dataset-versions/{version['id']}")
+            return None if found["state"] == "DATASET_VERSION_STATE_VALIDATING" else dict(found)
+
+        return until(checked, seconds=30, what=f"the report on {name}")
+
+    def start(self, name: str, spec: dict[str, Any]) -> str:
+        return str(self.call("POST", "/api/v1/training/runs", {"name": name, "spec": spec})["id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return dict(self.get(f"/api/v1/training/runs/{run_id}"))
+
+    def wait(self, run_id: str, *states: str, seconds: float = 180) -> dict[str, Any]:
+        """The run once it is in one of the states (without the prefix RUN_STATE_)."""
+
+        def arrived() -> dict[str, Any] | None:
+            run = self.run(run_id)
+            state = run["state"].removeprefix("RUN_STATE_")
+            ended = state in {"STOPPED", "SUCCEEDED", "FAILED", "CANCELLED"}
+            assert state in states or not ended, f"{run['name']} ended {state}: {run['message']}"
+            return run if state in states else None
+
+        return until(arrived, seconds=seconds, what=f"run {run_id} to be {' or '.join(states)}")
+
+    def wait_for_step(self, run_id: str, step: int, *, seconds: float = 180) -> None:
+        def reached() -> bool | None:
+            run = self.run(run_id)
+            assert run["state"] not in {"RUN_STATE_FAILED", "RUN_STATE_CANCELLED"}, run["message"]
+            return True if run["progress"]["step"] >= step else None
+
+        until(reached, seconds=seconds, what=f"step {step} of run {run_id}")
+
+    def losses(self, run_id: str) -> dict[int, float]:
+        """Training loss by step."""
+        return {p["step"]: p["values"]["train/loss"] for p in self.points(run_id) if "train/loss" in p["values"]}
+
+    def points(self, run_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            page = self.get(f"/api/v1/training/runs/{run_id}/metrics", page_size=1000, page_token=token)
+            found += page["points"]
+            token = page["next_page_token"]
+            if not token:
+                return found
+
+    def events(self, method: str, path: str, body: Any = None, **headers: str) -> Iterator[tuple[str, str, Any]]:
+        """A stream of Server-Sent Events: (event, id, data)."""
+        with self.http.stream(method, path, json=body, headers=headers) as answer:
+            assert answer.status_code == 200, answer.read().decode()
+            event, identity, data = "message", "", ""
+            for line in answer.iter_lines():
+                if not line:
+                    if data:
+                        yield event, identity, json.loads(data)
+                    event, data = "message", ""
+                elif line.startswith("event: "):
+                    event = line[7:]
+                elif line.startswith("id: "):
+                    identity = line[4:]
+                elif line.startswith("data: "):
+                    data += line[6:]
+
+
+def jsonl(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
