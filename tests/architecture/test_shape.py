@@ -1,6 +1,7 @@
 """Whoever knows one service knows six: the same files, short files, short functions, names that say something."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -60,26 +61,23 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_versions_are_pinned_in_one_place(member: str) -> None:
-    project = tomllib.loads((ROOT / member / "pyproject.toml").read_text("utf-8"))["project"]
-    requirements = [*project.get("dependencies", []), *sum(project.get("optional-dependencies", {}).values(), [])]
-    assert [r for r in requirements if "==" in r] == []
+    assert [r for r in requirements(member) if "==" in r] == []
 
 
 def test_constraints_pin_every_dependency_of_every_member() -> None:
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pinned = {canonical(line.split("==")[0]) for line in lines if "==" in line}
-    missing = set()
-    for member in ("proto", *MEMBERS):
-        project = tomllib.loads((ROOT / member / "pyproject.toml").read_text("utf-8"))["project"]
-        requirements = [*project.get("dependencies", []), *sum(project.get("optional-dependencies", {}).values(), [])]
-        names = {canonical(requirement) for requirement in requirements}
-        missing |= {name for name in names if not name.startswith("espalier-") and name not in pinned}
-    assert missing == set()
+    names = {canonical(requirement) for member in ("proto", *MEMBERS) for requirement in requirements(member)}
+    assert {name for name in names if not name.startswith("espalier-")} - pinned == set()
+
+
+def requirements(member: str) -> list[str]:
+    """All requirements of a member, the optional ones included."""
+    project = tomllib.loads((ROOT / member / "pyproject.toml").read_text("utf-8"))["project"]
+    optional = project.get("optional-dependencies", {}).values()
+    return [*project.get("dependencies", []), *(requirement for group in optional for requirement in group)]
 
 
 def canonical(requirement: str) -> str:
     """The project's name in a requirement, in the spelling that compares equal."""
-    name = requirement.split(";")[0].split("[")[0]
-    for mark in "<>=!~ ":
-        name = name.split(mark)[0]
-    return name.strip().lower().replace("_", "-").replace(".", "-")
+    return re.split(r"[;\[<>=!~ ]", requirement, maxsplit=1)[0].lower().replace("_", "-").replace(".", "-")

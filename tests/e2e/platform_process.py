@@ -81,6 +81,19 @@ class Platform:
         os.kill(pid, signal.SIGKILL)
         until(lambda: True if not alive(pid) else None, seconds=10, what=f"the end of {process}")
 
+    def pids(self, module: str) -> list[int]:
+        """Living processes of this platform, and of no other on the machine, that run a Python module."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                ours = str(self.home).encode() in (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if entry.name.isdigit() and module.encode() in arguments and ours and alive(int(entry.name)):
+                found.append(int(entry.name))
+        return sorted(found)
+
     def admin(self) -> "Api":
         return Api(self.url, "admin", (self.home / "admin-password").read_text("utf-8").strip())
 

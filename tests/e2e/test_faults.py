@@ -2,14 +2,14 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
-from platform_process import PROCESSES, Api, Platform, alive, until
+from platform_process import PROCESSES, Api, Platform, until
 from recipes import pretraining
 
 ENDLESS = 1_000_000
+RUNNER, RANK = "espalier_trainer.runner", "espalier_trainer.train"
 
 
 @pytest.fixture
@@ -23,27 +23,17 @@ def endless(trainer: Api, corpus: str) -> Iterator[str]:
         trainer.wait(run, "STOPPED", "FAILED")
 
 
-def runners() -> list[int]:
-    found = subprocess.run(["pgrep", "-f", "espalier_trainer.runner"], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split() if alive(int(pid))]
-
-
-def ranks() -> list[int]:
-    found = subprocess.run(["pgrep", "-f", "espalier_trainer.train"], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split() if alive(int(pid))]
-
-
 def test_a_run_survives_the_death_of_every_process_of_the_platform(
     platform: Platform, trainer: Api, endless: str
 ) -> None:
-    before = runners()
+    before = platform.pids(RUNNER)
     assert len(before) == 1
     for process in PROCESSES:
         platform.kill(process)
         platform.up()
         step = trainer.run(endless)["progress"]["step"]
         trainer.wait_for_step(endless, step + 5, seconds=60)
-        assert runners() == before, f"after the death of {process}"
+        assert platform.pids(RUNNER) == before, f"after the death of {process}"
     assert trainer.run(endless)["attempt"] == 1
     trainer.call("POST", f"/api/v1/training/runs/{endless}:stop", {"mode": "STOP_MODE_SAVE"})
     stopped = trainer.wait(endless, "STOPPED")
@@ -51,8 +41,10 @@ def test_a_run_survives_the_death_of_every_process_of_the_platform(
     assert steps == list(range(1, stopped["progress"]["step"] + 1))
 
 
-def test_a_killed_rank_fails_the_run_with_its_cause_and_keeps_the_checkpoint(trainer: Api, endless: str) -> None:
-    os.kill(ranks()[0], signal.SIGKILL)
+def test_a_killed_rank_fails_the_run_with_its_cause_and_keeps_the_checkpoint(
+    platform: Platform, trainer: Api, endless: str
+) -> None:
+    os.kill(platform.pids(RANK)[0], signal.SIGKILL)
     failed = trainer.wait(endless, "FAILED", seconds=60)
     assert "SIGKILL" in failed["message"]
     assert failed["resumable"]
@@ -60,11 +52,13 @@ def test_a_killed_rank_fails_the_run_with_its_cause_and_keeps_the_checkpoint(tra
     assert attempt["log_tail"]
 
 
-def test_a_killed_runner_takes_its_ranks_along_and_the_run_can_be_resumed(trainer: Api, endless: str) -> None:
-    os.kill(runners()[0], signal.SIGKILL)
+def test_a_killed_runner_takes_its_ranks_along_and_the_run_can_be_resumed(
+    platform: Platform, trainer: Api, endless: str
+) -> None:
+    os.kill(platform.pids(RUNNER)[0], signal.SIGKILL)
     failed = trainer.wait(endless, "FAILED", seconds=60)
     assert failed["resumable"], failed["message"]
-    until(lambda: True if not ranks() else None, seconds=10, what="the end of the ranks")
+    until(lambda: True if not platform.pids(RANK) else None, seconds=10, what="the end of the ranks")
     trainer.call("POST", f"/api/v1/training/runs/{endless}:resume", {})
     trainer.wait_for_step(endless, failed["progress"]["step"] + 5)
-    assert len(runners()) == 1
+    assert len(platform.pids(RUNNER)) == 1

@@ -58,11 +58,12 @@ def test_a_watcher_sees_every_step_once_also_after_a_cut(trainer: Api, uninterru
     path = f"/api/v1/training/runs/{uninterrupted}:watch"
     seen: list[int] = []
     cursor = ""
-    for _, cursor, answer in trainer.events("GET", path):
+    for _, identity, answer in trainer.events("GET", path):
+        cursor = identity
         seen += [point["step"] for point in answer["points"] if "train/loss" in point["values"]]
         if len(seen) >= STEPS // 2:
             break
-    for event, _, answer in trainer.events("GET", path, **({"last-event-id": cursor} if cursor else {})):
+    for event, _, answer in trainer.events("GET", path, **{"last-event-id": cursor}):
         if event == "message":
             seen += [point["step"] for point in answer["points"] if "train/loss" in point["values"]]
     assert seen == list(range(1, STEPS + 1))
