@@ -48,11 +48,27 @@ class Stream:
     max_bytes: int
     duplicate_window: float = 120.0
 
+    def takes(self, subject: str) -> bool:
+        """True when the stream stores what is published under the subject."""
+        tokens = subject.split(".")
+        patterns = (pattern.split(".") for pattern in self.subjects)
+        return any(
+            len(pattern) == len(tokens) and all(p in ("*", t) for p, t in zip(pattern, tokens, strict=True))
+            for pattern in patterns
+        )
 
-EVENTS = Stream("events", ("espalier.>",), max_age=7 * 86_400, max_bytes=256 << 20)
-"""Domain events; subject = full name of the proto message."""
-TELEMETRY = Stream("telemetry", ("telemetry.>",), max_age=86_400, max_bytes=512 << 20, duplicate_window=600)
-"""Metrics, log lines and states of training runs: `telemetry.<run id>`."""
+
+EVENTS = Stream("events", ("espalier.*.*.*",), max_age=7 * 86_400, max_bytes=256 << 20)
+"""Domain events; subject = full name of the proto message, `espalier.<service>.v1.<Message>`."""
+TELEMETRY = Stream(
+    "telemetry",
+    ("espalier.training_orchestrator.v1.TelemetryBatch.*",),
+    max_age=86_400,
+    max_bytes=512 << 20,
+    duplicate_window=600,
+)
+"""Metrics and log lines of training runs; subject = full name of the message, a dot, the run id: one token more than
+events have, so that no message is stored twice."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +204,7 @@ class Bus:
 
     async def _ensure_for(self, subject: str) -> None:
         for stream in (EVENTS, TELEMETRY):
-            if subject.startswith(stream.subjects[0].removesuffix(">")):
+            if stream.takes(subject):
                 await self.ensure_stream(stream)
 
     def _connection(self) -> "Client":

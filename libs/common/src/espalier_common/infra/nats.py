@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from espalier_common.bus import TELEMETRY
 from espalier_common.infra import processes
 from espalier_common.infra.processes import ProcessError, ProcessRecord
 
@@ -113,11 +114,11 @@ def permissions_of(user: str) -> dict[str, Any]:
     """What a user may publish and receive. A service: its own events, JetStream's API without the parts that destroy."""
     inbox = f"_INBOX.{user}.>"
     if user == RUNNER:
-        return {"publish": ["telemetry.>"], "subscribe": [inbox]}
+        return {"publish": [*TELEMETRY.subjects], "subscribe": [inbox]}
     own = f"espalier.{user.replace('-', '_')}.>"
     return {
         "publish": {
-            "allow": [own, "telemetry.>", "$JS.API.>", "$JS.ACK.>"],
+            "allow": [own, "$JS.API.>", "$JS.ACK.>"],
             "deny": ["$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>", "$JS.API.STREAM.MSG.DELETE.>"],
         },
         "subscribe": [inbox],
