@@ -1,6 +1,6 @@
 """The one server: what a service is made of, and how its process lives.
 
-settings → build(settings) → migrate → serve: gRPC up → bus and background tasks → ready … SIGTERM → drain → closed
+settings → build(settings) → migrate → on_start → serve: gRPC up → bus and background tasks → ready … SIGTERM → drain → closed
 """
 
 import argparse
@@ -54,6 +54,7 @@ class Service:
 
     `background` are coroutine functions without arguments that run as long as the process; one that fails is logged and
     started again. `readiness` are plain functions, run in a thread; the service is ready while all give True.
+    `on_start` are plain functions run once, after the migrations and before the server listens: what must be there first.
     `threads` bounds the plain handlers that run at the same time.
     """
 
@@ -66,6 +67,7 @@ class Service:
     verifier: TokenVerifier | None = None
     background: Sequence[Background] = ()
     readiness: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
+    on_start: Sequence[Callable[[], None]] = ()
     on_stop: Sequence[Background] = ()
     threads: int = 8
 
@@ -91,6 +93,8 @@ def run(settings_type: type[Settings], build: Callable[[Settings], Service]) -> 
 
 async def serve(service: Service) -> None:
     """Serves until SIGTERM or SIGINT. Raises SettingsError when it cannot start."""
+    for prepare in service.on_start:
+        prepare()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
