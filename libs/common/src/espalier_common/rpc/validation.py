@@ -1,7 +1,8 @@
 """Field bounds, read from the option `espalier.common.v1.field` and checked before any handler runs.
 
 All violations are found at once, each with the path of its field. Rules hold for set values: an empty string or an unset
-number passes `min_length` and `minimum` unless the field is required. For every message, asked or not: text carries no NUL,
+number passes `min_length` and `minimum` unless the field is required. Within the resource of an update, one beside a field
+`update_mask`, nothing is required. For every message, asked or not: text carries no NUL,
 numbers are finite, enum values are known, timestamps lie within the years 1 to 9999.
 """
 
@@ -39,12 +40,12 @@ def violations(message: Message) -> list[FieldViolation]:
     return list(islice(_check_message(message, ""), MAX_VIOLATIONS))
 
 
-def _check_message(message: Message, prefix: str) -> Iterator[FieldViolation]:
+def _check_message(message: Message, prefix: str, *, partial: bool = False) -> Iterator[FieldViolation]:
     for field, rule, check in _plan(message.DESCRIPTOR):
         path = f"{prefix}{field.name}"
         if _is_set(message, field):
             yield from _check_field(getattr(message, field.name), field=field, rule=rule, check=check, path=path)
-        elif rule.required:
+        elif rule.required and not partial:
             yield FieldViolation(path, "is required", "REQUIRED")
     if bounds := _MOMENTS.get(message.DESCRIPTOR.full_name):
         yield from _check_moment(message, bounds, prefix.rstrip("."))
@@ -103,7 +104,9 @@ def _check_of(field: FieldDescriptor, rule: options_pb2.FieldRule) -> Check:
         return _check_of(field.message_type.fields_by_name["value"], rule)
     kind = field.cpp_type
     if kind == FieldDescriptor.CPPTYPE_MESSAGE:
-        return lambda value, path: _check_message(value, f"{path}.")
+        # An update carries the changed fields alone: the mask says which.
+        partial = "update_mask" in field.containing_type.fields_by_name
+        return lambda value, path: _check_message(value, f"{path}.", partial=partial)
     if kind == FieldDescriptor.CPPTYPE_STRING:
         is_bytes = field.type == FieldDescriptor.TYPE_BYTES
         return _bytes_check(rule) if is_bytes else _string_check(rule)
