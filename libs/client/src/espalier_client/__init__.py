@@ -1,0 +1,1 @@
+"""What other systems install to use Espalier: `espalier_client.grpc.connect` and the command `espalier`."""

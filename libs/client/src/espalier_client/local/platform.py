@@ -1,0 +1,247 @@
+"""Starts, stops and looks at the platform. Level-triggered: what runs as it should is left alone, the rest is started.
+
+PostgreSQL and NATS first, side by side; then all services side by side; then we wait until each says that it is ready.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+from espalier_client.errors import PlatformError
+from espalier_client.local import health, ports, secrets, table, trainings
+from espalier_client.local.layout import Layout, disk_errors
+from espalier_client.local.table import NATS, POSTGRES, LocalService, Told
+from espalier_common.infra import processes
+from espalier_common.infra.nats import LocalNats
+from espalier_common.infra.postgres import LocalPostgres
+from espalier_common.infra.processes import ProcessError, ProcessRecord
+
+READY_SECONDS = 90.0
+SERVICE_STOP_SECONDS = 15.0
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """What `up` did. `seconds` until everything was ready; `names` of what it had to start."""
+
+    gateway_url: str
+    names: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """What `down` did. `kept_runs` go on training."""
+
+    names: tuple[str, ...]
+    runs: tuple[trainings.Ended, ...]
+    kept_runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessStatus:
+    """One process as it is now. Memory in bytes; `uptime` in seconds."""
+
+    name: str
+    running: bool
+    pid: int | None
+    port: int | None
+    uptime: float | None
+    memory: int | None
+
+
+def up(layout: Layout, *, environment: Mapping[str, str], report: Report) -> Started:
+    """Starts what does not run and waits until all is ready. Raises PlatformError with the reason in a sentence."""
+    began = time.monotonic()
+    layout.create()
+    with disk_errors(layout.home), _alone(layout, report), _told_as_platform_errors():
+        told, postgres, nats = _prepare(layout, environment)
+        fresh = [name for name, server in ((POSTGRES, postgres), (NATS, nats)) if not server.is_running()]
+        with ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(postgres.start), pool.submit(nats.start)]:
+                future.result()
+        fresh += _start_services(told, postgres, environment, report)
+        health.wait_for_all(told.ports, layout, deadline=READY_SECONDS)
+    url = f"http://127.0.0.1:{told.ports[table.GATEWAY]}"
+    return Started(gateway_url=url, names=tuple(fresh), seconds=time.monotonic() - began)
+
+
+def down(layout: Layout, *, keep_runs: bool, report: Report) -> Stopped:
+    """Stops everything in the reverse order; trainings save and end unless `keep_runs`."""
+    if not layout.run.is_dir():
+        return Stopped(names=(), runs=(), kept_runs=())
+    with disk_errors(layout.home), _alone(layout, report), _told_as_platform_errors():
+        stopped = [service.name for service in reversed(table.SERVICES) if _stop(layout, service.name)]
+        # The orchestrator is gone by now, so that it does not start again what is being ended; it reads the results
+        # at its next start. NATS still runs: the last telemetry reaches it.
+        trainings.end_servers(trainings.living_servers(layout.artifacts))
+        runners = trainings.living_runners(layout.artifacts)
+        if runners and not keep_runs:
+            report(f"asking {_count(len(runners), 'training run')} to save and end")
+        runs = () if keep_runs else tuple(trainings.save_and_end(runners))
+        stopped += [name for name, stop in _infrastructure(layout) if stop()]
+    kept = tuple(runner.name for runner in runners) if keep_runs else ()
+    return Stopped(names=tuple(stopped), runs=runs, kept_runs=kept)
+
+
+def status(layout: Layout) -> list[ProcessStatus]:
+    """Every process as it is now, in the order of the start."""
+    return [_status_of(layout, name) for name in table.NAMES]
+
+
+def _status_of(layout: Layout, name: str) -> ProcessStatus:
+    record = processes.read_record(layout.record_file(name))
+    if record is None or not processes.is_alive(record):
+        return ProcessStatus(name=name, running=False, pid=None, port=None, uptime=None, memory=None)
+    try:
+        process = psutil.Process(record.pid)
+        family = [process, *process.children(recursive=True)]
+        memory = sum(member.memory_info().rss for member in family)
+    except psutil.Error:
+        memory = 0
+    return ProcessStatus(
+        name=name,
+        running=True,
+        pid=record.pid,
+        port=record.extra.get("port"),
+        uptime=max(0.0, time.time() - record.created),
+        memory=memory,
+    )
+
+
+def _prepare(layout: Layout, environment: Mapping[str, str]) -> tuple[Told, LocalPostgres, LocalNats]:
+    names = [service.name for service in table.SERVICES]
+    users = [*names, table.RUNNER]
+    kept = secrets.load_or_create(layout.secrets_file, services=names, nats_users=users)
+    assigned = ports.assign(
+        table.NAMES,
+        file=layout.run / "ports.json",
+        environment=environment,
+        is_running=lambda name: processes.is_alive(processes.read_record(layout.record_file(name))),
+    )
+    postgres = _postgres(layout, port=assigned[POSTGRES], password=kept.postgres)
+    nats = _nats(layout, port=assigned[NATS], passwords={user: kept.nats(user) for user in users})
+    told = Told(
+        layout=layout,
+        secrets=kept,
+        ports=assigned,
+        database_url=lambda name: postgres.url(name, user=name, password=kept.database(name)),
+        nats_url=nats.url,
+    )
+    return told, postgres, nats
+
+
+def _postgres(layout: Layout, *, port: int, password: str) -> LocalPostgres:
+    return LocalPostgres(
+        layout.home / "postgres",
+        port=port,
+        password=password,
+        pid_file=layout.record_file(POSTGRES),
+        log_file=layout.log_file(POSTGRES),
+        port_setting=ports.setting_of(POSTGRES),
+    )
+
+
+def _nats(layout: Layout, *, port: int, passwords: Mapping[str, str]) -> LocalNats:
+    return LocalNats(
+        layout.home / "nats",
+        port=port,
+        passwords=passwords,
+        pid_file=layout.record_file(NATS),
+        log_file=layout.log_file(NATS),
+        port_setting=ports.setting_of(NATS),
+    )
+
+
+def _infrastructure(layout: Layout) -> list[tuple[str, Callable[[], bool]]]:
+    """What stops last. Neither port nor passwords matter for that."""
+    return [
+        (NATS, _nats(layout, port=0, passwords={}).stop),
+        (POSTGRES, _postgres(layout, port=0, password="").stop),
+    ]
+
+
+def _start_services(told: Told, postgres: LocalPostgres, environment: Mapping[str, str], report: Report) -> list[str]:
+    """Starts the services that do not run, or run with other settings. Gives their names."""
+    operator = table.operator_settings(environment)
+    due = []
+    for service in table.SERVICES:
+        settings = operator | table.settings_of(service, told)
+        record = processes.read_record(told.layout.record_file(service.name))
+        if record is None or not processes.is_alive(record):
+            due.append((service, settings))
+        elif record.extra.get("settings") != _digest(settings):
+            report(f"{service.name} runs with other settings and is started again")
+            _stop(told.layout, service.name)
+            due.append((service, settings))
+    for service, _ in due:
+        if service.has_database:
+            postgres.ensure_database(service.name, password=told.secrets.database(service.name))
+    for service, settings in due:
+        _start(told, service, settings, environment)
+    return [service.name for service, _ in due]
+
+
+def _start(
+    told: Told, service: LocalService, settings: Mapping[str, str], environment: Mapping[str, str]
+) -> ProcessRecord:
+    port = told.ports[service.name]
+    if not ports.is_free(port):
+        raise PlatformError(
+            f"Port {port}, wanted for {service.name}, is taken by {ports.owner_of(port) or 'another program'}: stop "
+            f"it, or set {ports.setting_of(service.name)} to a free port."
+        )
+    return processes.start(
+        [sys.executable, "-m", service.module],
+        pid_file=told.layout.record_file(service.name),
+        log_file=told.layout.log_file(service.name),
+        env={**table.inherited(environment), **settings},
+        cwd=told.layout.home,
+        extra={"port": port, "settings": _digest(settings)},
+    )
+
+
+def _stop(layout: Layout, name: str) -> bool:
+    return processes.stop(processes.read_record(layout.record_file(name)), deadline=SERVICE_STOP_SECONDS)
+
+
+def _digest(settings: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def _alone(layout: Layout, report: Report) -> Iterator[None]:
+    """One `up` or `down` at a time for a platform; a second one waits. The kernel frees the lock of a killed one."""
+    descriptor = os.open(layout.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("another espalier starts or stops this platform; waiting for it")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told_as_platform_errors() -> Iterator[None]:
+    try:
+        yield
+    except ProcessError as error:
+        raise PlatformError(str(error)) from error
