@@ -45,7 +45,7 @@ def _http_ready(port: int) -> bool:
 
 
 def _grpc_ready(port: int) -> bool:
-    # Imported here, while the services start: the import costs a third of a second.
+    # While the services start: the import costs a third of a second.
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 

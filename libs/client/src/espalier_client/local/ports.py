@@ -1,5 +1,6 @@
 """Which port each process listens on: as set by the environment, else as remembered, else a free one."""
 
+import contextlib
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import psutil
 from espalier_client.errors import PlatformError
 
 DEFAULTS = {"gateway": 8080}
-# Below the range from which the kernel gives ports to outgoing connections: a remembered port stays ours over a restart.
+# Below the range from which the kernel gives ports to outgoing connections: a remembered port stays free for us.
 FREE_RANGE = range(20_000, 32_000)
 
 
@@ -61,12 +62,10 @@ def is_free(port: int) -> bool:
 
 def owner_of(port: int) -> str:
     """Name and process id of who listens on a port; empty when this user may not know."""
-    try:
+    with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.pid and tuple(connection.laddr)[1:2] == (port,):
                 return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
-    except (psutil.Error, OSError):
-        pass
     return ""
 
 

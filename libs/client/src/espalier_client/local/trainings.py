@@ -1,5 +1,6 @@
 """The runners of training runs on this machine: who lives, and how they are asked to save and end."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -23,7 +24,7 @@ class LivingProcess:
     pid: int
 
     def is_alive(self) -> bool:
-        """The lock tells: the kernel releases it when its holder dies, however it dies."""
+        """The lock tells: the kernel releases it when the last of its holders dies, however they die."""
         return holder(self.lock) is not None
 
 
@@ -58,23 +59,25 @@ def holder(lock: Path) -> int | None:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _pid_in(lock)
+        return _pid_beside(lock)
     except FileNotFoundError:
         pass
     return None
 
 
-def _pid_in(lock: Path) -> int | None:
-    try:
-        return int(json.loads(lock.read_text("utf-8"))["pid"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+def _pid_beside(lock: Path) -> int | None:
+    """The leader's process id: the launcher writes it down, and a runner writes it into its lock."""
+    for file in (lock.with_name("submitted.json"), lock):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads(file.read_text("utf-8"))["pid"])
+    return None
 
 
 def save_and_end(runners: list[LivingProcess], *, seconds: float = SAVE_SECONDS) -> list[Ended]:
-    """Asks runners to save and end, and waits. One that does not end in time is killed; it keeps its last checkpoint."""
+    """Asks runners to save and end, and waits. One that is late is killed; its last checkpoint stays."""
     for runner in runners:
-        _signal(runner.pid, signal.SIGTERM)
+        if not (runner.directory / "stop").exists():  # asked already; a second SIGTERM would mean "at once"
+            _signal(runner.pid, signal.SIGTERM)
     end = time.monotonic() + seconds
     ended = []
     for runner in runners:
@@ -113,10 +116,8 @@ def _wait(process: LivingProcess, end: float) -> bool:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _result(directory: Path) -> dict[str, Any]:
