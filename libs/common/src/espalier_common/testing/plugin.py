@@ -1,4 +1,4 @@
-"""pytest plugin of the workspace: real PostgreSQL, real NATS, real gRPC servers, all on free ports and in fresh folders.
+"""pytest plugin of the workspace: real PostgreSQL, NATS and gRPC servers, on free ports and in fresh folders.
 
 Nothing is started before a test asks for it, and nothing of a running platform is touched.
 """
@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,18 +55,16 @@ def new_database(postgres: "LocalPostgres") -> Iterator[Callable[..., str]]:
 
     def create(template: str = "template0") -> str:
         name = f"test_{uuid.uuid4().hex}"
-        with postgres.connect() as connection, connection.cursor() as cursor:
+        with closing(postgres.connect()) as connection, connection.cursor() as cursor:
             statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
             cursor.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
-        connection.close()
         names.append(name)
         return postgres.url(name)
 
     yield create
-    with postgres.connect() as connection, connection.cursor() as cursor:
+    with closing(postgres.connect()) as connection, connection.cursor() as cursor:
         for name in names:
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-    connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def database_url(new_database: Callable[..., str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def _templates(postgres: "LocalPostgres") -> dict[str, str]:
+def _templates() -> dict[str, str]:
     """Names of databases already migrated, by package: copying one takes a tenth of migrating again."""
     return {}
 
@@ -107,9 +106,8 @@ def _make_template(postgres: "LocalPostgres", package: str) -> str:
     from espalier_common.migrations import migrate
 
     name = f"template_{package}"
-    with postgres.connect() as connection, connection.cursor() as cursor:
+    with closing(postgres.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    connection.close()
     migrate(package, postgres.url(name))
     return name
 
@@ -130,7 +128,7 @@ def nats_url(service_home: Path) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def rpc_server() -> AsyncIterator[RpcServerFactory]:
-    """Factory: `await rpc_server([(add_fn, servicer, descriptor)])` gives an `RpcTestServer`; stopped after the test."""
+    """Factory: `await rpc_server([(add_fn, servicer, descriptor)])` gives an `RpcTestServer`, stopped afterwards."""
     from espalier_common.testing.rpc import start_rpc_server
 
     started: list[RpcTestServer] = []
