@@ -3,14 +3,12 @@
 import asyncio
 from typing import Any
 
-import grpc
 import pytest
 
 from espalier.auth.v1 import service_pb2, service_pb2_grpc
 from espalier_common import errors
 from espalier_common.identity import current_principal, find_principal
 from espalier_common.rpc.context import current_request_id
-from espalier_common.rpc.status import from_rpc_error
 
 DESCRIPTOR = service_pb2.DESCRIPTOR.services_by_name["AuthService"]
 

@@ -1,7 +1,7 @@
 """The artifact store: `file://` on one machine, anything fsspec knows (`s3://`) on a cluster.
 
-Everything is named by its place in the store ("blobs/sha256/ab/ab…", "runs/<id>/model"), never by an absolute path, so a
-store may move. Blobs are content-addressed and written under a temporary name, then renamed. Everything here blocks.
+Everything is named by its place in the store ("blobs/sha256/ab/ab…", "runs/<id>/model"), never by an absolute path,
+so a store may move. Blobs are content-addressed and written under a temporary name, then renamed. All of it blocks.
 """
 
 import hashlib

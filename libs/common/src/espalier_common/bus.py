@@ -1,8 +1,8 @@
 """Events between services over NATS JetStream.
 
-Publishing is for the outbox (`espalier_common.outbox`) and for telemetry; nothing else publishes. Consumers are durable and
-idempotent: a message takes effect once, in the transaction that also remembers its id; after five failed deliveries it is
-kept in `dead_letters`. A service starts and serves while NATS is away, and goes on when it is back.
+Publishing is for the outbox (`espalier_common.outbox`) and for telemetry; nothing else publishes. Consumers are
+durable and idempotent: a message takes effect once, in the transaction that also remembers its id; after five failed
+deliveries it is kept in `dead_letters`. A service starts and serves while NATS is away, and goes on when it is back.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ class Event:
 
 
 class Bus:
-    """A connection to NATS, named for the service. Reconnects for ever; every call while it is away raises Unavailable."""
+    """A connection to NATS, named for the service. Reconnects for ever; calls while it is away raise Unavailable."""
 
     def __init__(self, url: str, *, name: str) -> None:
         self._url = url
@@ -109,10 +109,9 @@ class Bus:
         self._loop = asyncio.get_running_loop()
         self._connecting = asyncio.create_task(self._connect())
 
-    async def wait_connected(self, timeout: float | None = None) -> None:
-        """Waits for the first connection. TimeoutError after `timeout` seconds."""
-        async with asyncio.timeout(timeout):
-            await self._ready.wait()
+    async def wait_connected(self) -> None:
+        """Waits for the first connection."""
+        await self._ready.wait()
 
     async def close(self) -> None:
         """Flushes what is under way and disconnects."""
@@ -272,8 +271,10 @@ BatchHandler = Callable[["Session", Sequence[Event]], None]
 
 
 class Consumer:
-    """Applies events to the database, each once. `handler(session, event)` runs in a thread, inside the transaction that
-    also remembers the message id; it is acknowledged after the commit. `batch_handler` gets up to `batch_size` at once.
+    """Applies events to the database, each once.
+
+    `handler(session, event)` runs in a thread, inside the transaction that also remembers the message id; the event is
+    acknowledged after the commit. `batch_handler(session, events)` gets up to `batch_size` at once.
 
     A failing message is tried five times with growing pauses, then kept in `dead_letters` with the error.
     """
@@ -334,9 +335,10 @@ class Consumer:
             await self._apply_alone(message, event)
 
     async def _apply_alone(self, message: "Msg", event: Event) -> None:
-        if await asyncio.to_thread(self._inbox.apply, [event]):
-            await message.ack()
-        elif event.delivery >= MAX_DELIVERIES and await asyncio.to_thread(self._inbox.bury, event):
+        done = await asyncio.to_thread(self._inbox.apply, [event])
+        if not done and event.delivery >= MAX_DELIVERIES:
+            done = await asyncio.to_thread(self._inbox.bury, event)
+        if done:
             await message.ack()
         else:
             await message.nak(delay=REDELIVERY_PAUSES[min(event.delivery, len(REDELIVERY_PAUSES)) - 1])

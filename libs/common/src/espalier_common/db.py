@@ -105,7 +105,7 @@ class Database:
     def check(self) -> bool:
         """True when the database answers; raises SQLAlchemy's OperationalError otherwise."""
         with self.engine.connect() as connection:
-            return connection.execute(text("SELECT 1")).scalar_one() == 1
+            return bool(connection.execute(text("SELECT 1")).scalar_one())
 
     def close(self) -> None:
         """Closes the pooled connections."""

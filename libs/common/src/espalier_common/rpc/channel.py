@@ -1,7 +1,7 @@
 """The one way to open a channel to another service.
 
-What goes on the wire with each call: the request id of the call being served, and a token: inside a call the caller's own,
-else the service's (from `identity`). A unary call without a timeout gets the channel's default; a stream gets none.
+What goes on the wire with each call: the request id of the call being served, and a token: inside a call the caller's
+own, else the service's (from `identity`). A unary call without a timeout gets the channel's default; a stream none.
 """
 
 import asyncio
@@ -100,26 +100,26 @@ class _AioDetails:
         )
 
 
-class _AioUnary(_AioDetails, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+class _AioUnary(_AioDetails, grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return await continuation(await self._complete(client_call_details, stream=False), request)
 
 
-class _AioStream(_AioDetails, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
+class _AioStream(_AioDetails, grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return await continuation(await self._complete(client_call_details, stream=True), request)
 
 
-_SyncFields = namedtuple(  # noqa: PYI024
+_SyncFields = namedtuple(
     "_SyncFields", ("method", "timeout", "metadata", "credentials", "wait_for_ready", "compression")
 )
 
 
-class _SyncDetails(_SyncFields, grpc.ClientCallDetails):  # type: ignore[misc]
+class _SyncDetails(_SyncFields, grpc.ClientCallDetails):
     """gRPC's blocking interceptors want an object of this shape and bring no class for it."""
 
 
-class _Sync(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
+class _Sync(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     def __init__(self, outgoing: _Outgoing) -> None:
         self._outgoing = outgoing
 

@@ -7,7 +7,7 @@ import asyncio
 import contextvars
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -243,16 +243,16 @@ class _Observed:
 
 
 def _metadata(context: _Context[Any, Any]) -> Iterable[tuple[str, str | bytes]]:
-    return context.invocation_metadata() or ()  # type: ignore[return-value]
+    return context.invocation_metadata() or ()
 
 
-async def _until(draining: asyncio.Event, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _until(draining: asyncio.Event, messages: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
     """The messages, until the server is told to stop: a client that can resume goes on at another replica, or later."""
     stop = asyncio.ensure_future(draining.wait())
     pending: asyncio.Future[Any] | None = None
     try:
         while True:
-            pending = asyncio.ensure_future(anext(messages))  # type: ignore[arg-type]
+            pending = asyncio.ensure_future(anext(messages))
             await asyncio.wait({pending, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not pending.done():
                 raise Unavailable("The service is restarting; resume the stream.", retry_after=1)
@@ -265,4 +265,4 @@ async def _until(draining: asyncio.Event, messages: AsyncIterator[Any]) -> Async
         if pending is not None and not pending.done():
             pending.cancel()
             await asyncio.gather(pending, return_exceptions=True)
-        await messages.aclose()  # type: ignore[attr-defined]
+        await messages.aclose()

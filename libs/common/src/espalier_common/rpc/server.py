@@ -1,6 +1,6 @@
 """The one server: what a service is made of, and how its process lives.
 
-settings → build(settings) → migrate → on_start → serve: gRPC up → bus and background tasks → ready … SIGTERM → drain → closed
+settings → build(settings) → migrate → on_start → gRPC up → bus, background → ready … SIGTERM → drain → closed
 """
 
 import argparse
@@ -52,9 +52,9 @@ _log = get_logger(__name__)
 class Service:
     """Everything a service's process runs. `name` is its folder, `package` holds its migrations.
 
-    `background` are coroutine functions without arguments that run as long as the process; one that fails is logged and
-    started again. `readiness` are plain functions, run in a thread; the service is ready while all give True.
-    `on_start` are plain functions run once, after the migrations and before the server listens: what must be there first.
+    `background` are coroutine functions without arguments that run as long as the process; one that fails is logged
+    and started again. `readiness` are plain functions, run in a thread; the service is ready while all give True.
+    `on_start` are plain functions run once, after the migrations and before the server listens.
     `threads` bounds the plain handlers that run at the same time.
     """
 
@@ -201,9 +201,10 @@ async def _keep_running(call: Background) -> None:
         started = asyncio.get_running_loop().time()
         try:
             await call()
-            return
         except Exception:
             _log.exception("background task failed, starting it again", task=name, pause_seconds=pause)
+        else:
+            return
         ran_well = asyncio.get_running_loop().time() - started > 60
         pause = 0.5 if ran_well else min(pause * 2, 30.0)
         await asyncio.sleep(pause)

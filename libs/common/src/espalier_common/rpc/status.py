@@ -105,7 +105,7 @@ def from_rpc_error(error: grpc.RpcError) -> EspalierError:
     return _rebuild(code.name, message, _details_of(status))
 
 
-def translate(error: BaseException) -> EspalierError:
+def translate(error: BaseException) -> EspalierError:  # noqa: PLR0911
     """Any exception as an error of ours; the cause stays chained for the log. See the table above."""
     if isinstance(error, EspalierError):
         return error

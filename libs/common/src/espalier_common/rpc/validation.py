@@ -1,16 +1,16 @@
 """Field bounds, read from the option `espalier.common.v1.field` and checked before any handler runs.
 
-All violations are found at once, each with the path of its field. Rules hold for set values: an empty string or an unset
-number passes `min_length` and `minimum` unless the field is required. Within the resource of an update, one beside a field
-`update_mask`, nothing is required. For every message, asked or not: text carries no NUL,
-numbers are finite, enum values are known, timestamps lie within the years 1 to 9999.
+All violations are found at once, each with the path of its field. Rules hold for set values: an empty string or an
+unset number passes `min_length` and `minimum` unless the field is required. Within the resource of an update, one
+beside a field `update_mask`, nothing is required. For every message, asked or not: text carries no NUL, numbers are
+finite, enum values are known, timestamps lie within the years 1 to 9999.
 """
 
 import math
 import re
 import uuid
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -51,7 +51,7 @@ def _check_message(message: Message, prefix: str, *, partial: bool = False) -> I
         yield from _check_moment(message, bounds, prefix.rstrip("."))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _plan(descriptor: Descriptor) -> tuple[tuple[FieldDescriptor, options_pb2.FieldRule, Check], ...]:
     plan = []
     for field in descriptor.fields:
@@ -81,7 +81,7 @@ def _check_field(
         yield FieldViolation(path, f"must have at most {limit} items; it has {count}", "TOO_MANY")
         return
     if _is_map(field):
-        yield from _check_map(value, field, check, path)
+        yield from _check_map(value, check, path)
     else:
         for index, item in enumerate(value):
             yield from check(item, f"{path}[{index}]")
@@ -91,7 +91,7 @@ def _is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
-def _check_map(entries: Any, field: FieldDescriptor, check: Check, path: str) -> Iterator[FieldViolation]:
+def _check_map(entries: Any, check: Check, path: str) -> Iterator[FieldViolation]:
     for key in entries:
         if isinstance(key, str):
             yield from _check_text(key, f"{path} (key)", maximum=DEFAULT_MAX_LENGTH)
@@ -100,12 +100,12 @@ def _check_map(entries: Any, field: FieldDescriptor, check: Check, path: str) ->
 
 
 def _check_of(field: FieldDescriptor, rule: options_pb2.FieldRule) -> Check:
-    if _is_map(field):
+    if field.message_type is not None and _is_map(field):
         return _check_of(field.message_type.fields_by_name["value"], rule)
     kind = field.cpp_type
     if kind == FieldDescriptor.CPPTYPE_MESSAGE:
         # An update carries the changed fields alone: the mask says which.
-        partial = "update_mask" in field.containing_type.fields_by_name
+        partial = field.containing_type is not None and "update_mask" in field.containing_type.fields_by_name
         return lambda value, path: _check_message(value, f"{path}.", partial=partial)
     if kind == FieldDescriptor.CPPTYPE_STRING:
         is_bytes = field.type == FieldDescriptor.TYPE_BYTES
@@ -183,7 +183,7 @@ def _number_check(rule: options_pb2.FieldRule) -> Check:
 
 
 def _enum_check(field: FieldDescriptor) -> Check:
-    known = field.enum_type.values_by_number
+    known = field.enum_type.values_by_number if field.enum_type else {}
 
     def check(value: int, path: str) -> Iterator[FieldViolation]:
         if value not in known:

@@ -22,7 +22,7 @@ def assert_migrations_match(package: str, metadata: MetaData, url: str) -> None:
     assert not differences, f"entities and migrations of {package} differ: {differences}"  # noqa: S101
 
 
-def _is_of_the_service(thing: object, name: str | None, kind: str, reflected: bool, other: object) -> bool:  # noqa: ARG001, FBT001
+def _is_of_the_service(thing: object, name: str | None, kind: str, reflected: bool, other: object) -> bool:  # noqa: ARG001
     if kind == "table":
         return name not in MESSAGING_TABLES
     table = getattr(thing, "table", None)

@@ -1,4 +1,4 @@
-"""A service's servicers on a free port, in the test's own process, behind the real edge with a signing key of the test."""
+"""A service's servicers on a free port, in the test's own process, behind the real edge and with a key of its own."""
 
 import time
 from collections.abc import Sequence
@@ -130,11 +130,11 @@ class _Token:
         )
 
 
-class _UnaryToken(_Token, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+class _UnaryToken(_Token, grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return await continuation(self._signed(client_call_details), request)
 
 
-class _StreamToken(_Token, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
+class _StreamToken(_Token, grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return await continuation(self._signed(client_call_details), request)
