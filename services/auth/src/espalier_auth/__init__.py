@@ -1,0 +1,1 @@
+"""Users, roles, sessions and tokens: who somebody is and what he may do."""

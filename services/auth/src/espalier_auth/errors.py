@@ -1,0 +1,94 @@
+"""What auth refuses, one line each.
+
+Unauthenticated      InvalidCredentials · InvalidRefreshToken
+NotFound             UserNotFound
+AlreadyExists        UsernameTaken
+FailedPrecondition   LastAdmin
+PermissionDenied     AboveOwnRights · ForPeopleOnly
+InvalidArgument      InvalidUser · InvalidPassword
+ResourceExhausted    TooManySignIns
+"""
+
+from espalier_common.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+)
+
+
+class InvalidCredentials(Unauthenticated):
+    """Unknown user, wrong password or disabled user: told apart nowhere, or names could be guessed."""
+
+    reason = "INVALID_CREDENTIALS"
+
+    def __init__(self) -> None:
+        super().__init__("Username or password is wrong.")
+
+
+class InvalidRefreshToken(Unauthenticated):
+    """Unknown, used, expired or revoked: told apart in the log only."""
+
+    reason = "INVALID_REFRESH_TOKEN"
+
+    def __init__(self) -> None:
+        super().__init__("The session is over; sign in again.")
+
+
+class UserNotFound(NotFound):
+    reason = "USER_NOT_FOUND"
+
+    def __init__(self, id: str) -> None:
+        super().__init__("user", id)
+
+
+class UsernameTaken(AlreadyExists):
+    reason = "USERNAME_TAKEN"
+
+    def __init__(self, username: str) -> None:
+        super().__init__(f"There is already a user {username!r}; choose another username.")
+
+
+class LastAdmin(FailedPrecondition):
+    reason = "LAST_ADMIN"
+
+    def __init__(self, username: str) -> None:
+        super().__init__(
+            f"{username!r} is the last administrator who can sign in; give somebody else the role admin first."
+        )
+
+
+class AboveOwnRights(PermissionDenied):
+    """The caller would give, or touch, rights that he does not have himself."""
+
+    reason = "ABOVE_OWN_RIGHTS"
+
+    def __init__(self, role: str) -> None:
+        super().__init__("", f"The role {role!r} reaches further than your own rights; ask somebody who has it.")
+
+
+class ForPeopleOnly(PermissionDenied):
+    reason = "FOR_PEOPLE_ONLY"
+
+    def __init__(self) -> None:
+        super().__init__("AUTHENTICATED", "This call is about the signed-in user's own account; a service has none.")
+
+
+class InvalidUser(InvalidArgument):
+    reason = "INVALID_USER"
+
+
+class InvalidPassword(InvalidArgument):
+    reason = "INVALID_PASSWORD"
+
+
+class TooManySignIns(ResourceExhausted):
+    """More passwords wait to be checked than can be checked in a few seconds."""
+
+    reason = "TOO_MANY_SIGN_INS"
+
+    def __init__(self) -> None:
+        super().__init__("Too many people sign in at this moment; try again in a few seconds.", retry_after=2)

@@ -1,0 +1,32 @@
+"""Forgets what nobody asks for any more, so that the tables do not grow for ever."""
+
+import asyncio
+from datetime import timedelta
+
+from espalier_auth import service
+from espalier_common.db import Database
+from espalier_common.telemetry import get_logger
+
+INTERVAL = 3600.0  # seconds
+# Kept for a while after their end, so that an administrator can still see why a session ended.
+KEPT_AFTER_END = timedelta(days=7)
+
+_log = get_logger(__name__)
+
+
+class Housekeeping:
+    """Deletes ended sessions and expired refresh tokens once an hour."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def run(self) -> None:
+        """Runs as long as the process."""
+        while True:
+            count = await asyncio.to_thread(self._forget)
+            _log.debug("ended sessions forgotten", count=count)
+            await asyncio.sleep(INTERVAL)
+
+    def _forget(self) -> int:
+        with self._database.transaction() as session:
+            return service.forget_ended_sessions(session, ended_for=KEPT_AFTER_END)

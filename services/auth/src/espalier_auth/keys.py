@@ -1,0 +1,123 @@
+"""The keys that sign access tokens: made at the first start, kept in the database, sealed with the master key.
+
+A private key is sealed with AES-256-GCM under a key derived from the master key; its `kid` is authenticated along, so a
+sealed key moved to another row does not open. Whoever has the database alone cannot sign.
+"""
+
+import base64
+import hashlib
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from espalier_auth import repository
+from espalier_auth.models import SigningKey
+from espalier_common.db import Database
+from espalier_common.settings import SettingsError
+
+_NONCE_BYTES = 12
+
+
+class MasterKey:
+    """Derives one key for each purpose from the secret in ESPALIER_MASTER_KEY."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        # Tells which master key sealed a row, and nothing about the key.
+        self.id = hashlib.sha256(b"espalier master key id" + self.derive("id")).hexdigest()[:16]
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes for this purpose alone."""
+        return HKDF(SHA256(), 32, None, b"espalier auth " + purpose.encode()).derive(self._secret)
+
+    def seal(self, plain: bytes, *, bound_to: str) -> bytes:
+        """Nonce and ciphertext; opens only with the same `bound_to`."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + AESGCM(self.derive("signing keys")).encrypt(nonce, plain, bound_to.encode())
+
+    def open(self, sealed: bytes, *, bound_to: str) -> bytes:
+        """What was sealed. Raises InvalidTag when anything differs."""
+        nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        return AESGCM(self.derive("signing keys")).decrypt(nonce, ciphertext, bound_to.encode())
+
+
+@dataclass(frozen=True)
+class _Signer:
+    kid: str
+    private_key: Ed25519PrivateKey
+
+
+class SigningKeys:
+    """Signs tokens with the newest key and publishes all public ones. Thread-safe; loads at the first use."""
+
+    def __init__(self, database: Database, master_key: MasterKey) -> None:
+        self._database = database
+        self._master_key = master_key
+        self._signer: _Signer | None = None
+        self._lock = threading.Lock()
+
+    def load(self) -> None:
+        """Opens the newest key; makes the first one. SettingsError when the master key does not open it."""
+        with self._lock:
+            if self._signer is None:
+                with self._database.transaction() as session:
+                    # Two processes that start together must agree on one key.
+                    repository.lock_start(session)
+                    key = repository.find_current_key(session)
+                    if key is None:
+                        key = self._make_key()
+                        session.add(key)
+                    self._signer = self._open(key)
+
+    def sign(self, claims: Mapping[str, Any], *, token_type: str) -> str:
+        """A signed JWT with these claims."""
+        if self._signer is None:
+            self.load()
+        signer = self._signer
+        assert signer is not None  # noqa: S101  (load sets it or raises)
+        return jwt.encode(
+            dict(claims), signer.private_key, algorithm="EdDSA", headers={"typ": token_type, "kid": signer.kid}
+        )
+
+    def public(self) -> list[dict[str, str]]:
+        """Public keys as JWK mappings, the current one first."""
+        if self._signer is None:
+            self.load()
+        with self._database.transaction() as session:
+            return [_jwk(key) for key in repository.list_keys(session)]
+
+    def _make_key(self) -> SigningKey:
+        private_key = Ed25519PrivateKey.generate()
+        public = private_key.public_key().public_bytes_raw()
+        kid = base64.urlsafe_b64encode(hashlib.sha256(public).digest()[:16]).rstrip(b"=").decode()
+        sealed = self._master_key.seal(private_key.private_bytes_raw(), bound_to=kid)
+        return SigningKey(kid=kid, public_key=public, sealed_private_key=sealed, master_key_id=self._master_key.id)
+
+    def _open(self, key: SigningKey) -> _Signer:
+        if key.master_key_id != self._master_key.id:
+            raise SettingsError(
+                f"ESPALIER_MASTER_KEY is not the key that sealed signing key {key.kid}: "
+                f"the row says {key.master_key_id}, the setting gives {self._master_key.id}. Restore the former value."
+            )
+        try:
+            raw = self._master_key.open(key.sealed_private_key, bound_to=key.kid)
+        except InvalidTag as error:
+            raise SettingsError(
+                f"Signing key {key.kid} in the database is damaged: it does not open with the right master key. "
+                "Restore the table signing_keys from a backup."
+            ) from error
+        return _Signer(key.kid, Ed25519PrivateKey.from_private_bytes(raw))
+
+
+def _jwk(key: SigningKey) -> dict[str, str]:
+    x = base64.urlsafe_b64encode(key.public_key).rstrip(b"=").decode()
+    return {"kty": "OKP", "crv": "Ed25519", "kid": key.kid, "x": x, "alg": "EdDSA", "use": "sig"}

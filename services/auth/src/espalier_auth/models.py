@@ -1,0 +1,81 @@
+"""Users, their sessions, the refresh tokens of a session, and the keys that sign access tokens."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, LargeBinary
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from espalier_common.db import TYPES, Id, new_id, new_metadata, utc_now
+
+
+class Base(DeclarativeBase):
+    metadata = new_metadata()
+    type_annotation_map = TYPES
+
+
+class User(Base):
+    """A person who signs in with a password. The username never changes and is never given to somebody else."""
+
+    __tablename__ = "users"
+
+    id: Mapped[Id] = mapped_column(primary_key=True, default=new_id)
+    username: Mapped[str] = mapped_column(unique=True)
+    display_name: Mapped[str] = mapped_column(default="")
+    password_hash: Mapped[str]
+    roles: Mapped[list[str]]
+    disabled: Mapped[bool] = mapped_column(default=False)
+    password_change_required: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    last_login_at: Mapped[datetime | None]
+
+    @property
+    def name(self) -> str:
+        """What others see."""
+        return self.display_name or self.username
+
+    def change_password(self, password_hash: str) -> None:
+        """The user chose a password himself."""
+        self.password_hash = password_hash
+        self.password_change_required = False
+
+
+class LoginSession(Base):
+    """One sign-in on one device: the family of refresh tokens that descend from it. Ends by expiry or revocation."""
+
+    __tablename__ = "login_sessions"
+
+    id: Mapped[Id] = mapped_column(primary_key=True, default=new_id)
+    user_id: Mapped[Id] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    revoked_at: Mapped[datetime | None]
+    # SIGNED_OUT, TOKEN_REUSED, PASSWORD_CHANGED or USER_DISABLED; empty while it lives.
+    revoked_reason: Mapped[str] = mapped_column(default="")
+
+
+class RefreshToken(Base):
+    """Gives the next pair of tokens, once. Only its hash is here: it has 256 random bits, so SHA-256 needs no salt."""
+
+    __tablename__ = "refresh_tokens"
+    __table_args__ = (Index("ix_refresh_tokens_session_id", "session_id"),)
+
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    session_id: Mapped[Id] = mapped_column(ForeignKey("login_sessions.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class SigningKey(Base):
+    """An Ed25519 key pair. The private half is sealed with the master key; see `keys.py`."""
+
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(primary_key=True)
+    public_key: Mapped[bytes] = mapped_column(LargeBinary)
+    sealed_private_key: Mapped[bytes] = mapped_column(LargeBinary)
+    # Which master key sealed it, so that a wrong one is told from a damaged row.
+    master_key_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    # Retired keys sign nothing more and verify what they signed until it has expired.
+    retired_at: Mapped[datetime | None]

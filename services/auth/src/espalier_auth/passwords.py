@@ -1,0 +1,101 @@
+"""Hashes of passwords (Argon2id), and which passwords are too easy to guess.
+
+One check costs 19 MiB and about 30 ms of one core, on purpose. The checks therefore run in a pool as wide as the cores,
+apart from the threads that answer other calls, and a queue that would take longer than a caller waits is refused.
+"""
+
+import asyncio
+import os
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TypeVar
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from espalier_auth.errors import TooManySignIns
+from espalier_common.errors import FieldViolation
+
+# Hash of a random password that nobody kept: an unknown user costs the same check as a known one.
+DUMMY_HASH = "$argon2id$v=19$m=19456,t=2,p=1$1jhN3XNDVhDod6THGFxMjA$MBw2UvON1PoixCJAuvzPscgGevT4qGBActoKvY1e5jc"
+
+_Result = TypeVar("_Result")
+
+
+class Passwords:
+    """Hashes and checks passwords off the event loop. `workers` at a time; 0 means one for each core."""
+
+    # At 30 ms each, a full queue is worked off within the 10 s that a call may last.
+    WAITING_PER_WORKER = 200
+
+    def __init__(self, workers: int = 0) -> None:
+        width = workers or os.cpu_count() or 1
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
+        self._pool = ThreadPoolExecutor(width, thread_name_prefix="argon2")
+        self._room = threading.BoundedSemaphore(width * self.WAITING_PER_WORKER)
+
+    async def hash(self, password: str) -> str:
+        """The hash to store. Raises TooManySignIns when the queue is full."""
+        return await self._run(lambda: self._hasher.hash(password))
+
+    async def verify(self, password_hash: str | None, password: str) -> bool:
+        """Whether the password belongs to the hash; False, in the same time, when there is no hash."""
+        matches = await self._run(lambda: self._matches(password_hash or DUMMY_HASH, password))
+        return matches and password_hash is not None
+
+    def hash_now(self, password: str) -> str:
+        """As `hash`, in the calling thread; for the start of the process."""
+        return self._hasher.hash(password)
+
+    def is_outdated(self, password_hash: str) -> bool:
+        """Whether the hash was made with other parameters than today's."""
+        return self._hasher.check_needs_rehash(password_hash)
+
+    async def close(self) -> None:
+        """Ends the pool; checks that wait are dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _matches(self, password_hash: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(password_hash, password)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    async def _run(self, work: Callable[[], _Result]) -> _Result:
+        if not self._room.acquire(blocking=False):
+            raise TooManySignIns
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._room.release()
+
+
+# What guessers try first, without the digits and signs that people put around it.
+_COMMON = """
+abc abcd abcdef admin administrator adminadmin asdf asdfgh asdfghjkl azerty baseball changeme default demo dragon
+espalier flower football guest hallo hello iloveyou letmein liverpool login master monkey passw0rd passwort
+password passwordpassword pa$$word p@ssword p@ssw0rd princess qazwsx qwer qwerty qwertyuiop qwertz qwertzuiop root
+secret shadow sunshine superman test testtest trainer user welcome whatever winter zxcvbn zxcvbnm
+"""
+
+
+def find_weaknesses(password: str, *, username: str, field: str) -> list[FieldViolation]:
+    """Why a new password is too easy to guess; empty when it is not. Length is checked by the contract."""
+    core = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", password.lower())
+    if len(set(password)) < 5:
+        return [FieldViolation(field, "repeats fewer than 5 different characters; choose another one", "TOO_EASY")]
+    if not core and _is_sequence(password):
+        return [FieldViolation(field, "is a row of digits; choose another one", "TOO_EASY")]
+    if core in _COMMON.split() or core == username.lower() or password.lower() == username.lower():
+        text = "is a common word, or the username, with digits or signs around it; choose several words instead"
+        return [FieldViolation(field, text, "TOO_EASY")]
+    return []
+
+
+def _is_sequence(password: str) -> bool:
+    steps = {ord(after) - ord(before) for before, after in pairwise(password)}
+    # 1, -1 and the wrap from 9 to 0 or back.
+    return steps <= {1, -9} or steps <= {-1, 9}

@@ -1,0 +1,135 @@
+"""Every query of auth."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from espalier_auth.models import LoginSession, RefreshToken, SigningKey, User
+from espalier_auth.roles import ADMIN
+from espalier_common.pagination import Page, PageRequest, paginate
+
+# "auth": any number but that of the migrations, the same in all processes of auth.
+_START_LOCK = 0x61757468
+
+
+def lock_start(session: Session) -> None:
+    """Waits until no other process of auth makes its first key or its first user; held until the transaction ends."""
+    session.execute(select(func.pg_advisory_xact_lock(_START_LOCK)))
+
+
+def find_current_key(session: Session) -> SigningKey | None:
+    """The key that signs."""
+    newest = select(SigningKey).where(SigningKey.retired_at.is_(None)).order_by(SigningKey.created_at.desc()).limit(1)
+    return session.scalars(newest).one_or_none()
+
+
+def list_keys(session: Session) -> Sequence[SigningKey]:
+    """All keys, the one that signs first."""
+    order = (SigningKey.retired_at.desc().nulls_first(), SigningKey.created_at.desc())
+    return session.scalars(select(SigningKey).order_by(*order)).all()
+
+
+def has_users(session: Session) -> bool:
+    """Whether anybody was ever created."""
+    return session.scalars(select(User.id).limit(1)).first() is not None
+
+
+def find_user(session: Session, user_id: str) -> User | None:
+    """The user of this id."""
+    return session.get(User, user_id)
+
+
+def find_user_by_username(session: Session, username: str) -> User | None:
+    """The user who signs in with this name."""
+    return session.scalars(select(User).where(User.username == username)).one_or_none()
+
+
+def lock_user(session: Session, user_id: str) -> User | None:
+    """The user, whom nobody else changes until the transaction ends."""
+    return session.scalars(
+        select(User).where(User.id == user_id).with_for_update().execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def lock_active_admins(session: Session) -> Sequence[User]:
+    """Administrators who can sign in, whom nobody else changes until the transaction ends."""
+    admins = select(User).where(User.roles.contains([ADMIN]), User.disabled.is_(False)).order_by(User.id)
+    return session.scalars(admins.with_for_update().execution_options(populate_existing=True)).all()
+
+
+def list_users(session: Session, page: PageRequest) -> Page[User]:
+    """Users by username."""
+    return paginate(session, select(User), order=(User.username.asc(),), page=page)
+
+
+def use_refresh_token(session: Session, token_hash: bytes, now: datetime) -> str | None:
+    """Marks the token used and gives its session's id; None when it is unknown, used, expired or revoked.
+
+    One statement decides, so of any number of callers with the same token one gets the session.
+    """
+    statement = (
+        update(RefreshToken)
+        .where(
+            RefreshToken.token_hash == token_hash,
+            RefreshToken.used_at.is_(None),
+            RefreshToken.expires_at > now,
+            RefreshToken.session_id == LoginSession.id,
+            LoginSession.revoked_at.is_(None),
+            LoginSession.expires_at > now,
+        )
+        .values(used_at=now)
+        .returning(RefreshToken.session_id)
+        .execution_options(synchronize_session=False)
+    )
+    return session.scalars(statement).one_or_none()
+
+
+def find_session_of_token(session: Session, token_hash: bytes) -> LoginSession | None:
+    """The session that a token belongs to, whatever the state of either."""
+    owner = select(LoginSession).join(RefreshToken, RefreshToken.session_id == LoginSession.id)
+    return session.scalars(owner.where(RefreshToken.token_hash == token_hash)).one_or_none()
+
+
+def was_used(session: Session, token_hash: bytes) -> bool:
+    """Whether the token was exchanged before."""
+    used = select(RefreshToken.used_at).where(RefreshToken.token_hash == token_hash)
+    return session.scalars(used).one_or_none() is not None
+
+
+def revoke_session(session: Session, session_id: str, *, reason: str, now: datetime) -> bool:
+    """Ends a session; False when it had ended before."""
+    statement = (
+        update(LoginSession)
+        .where(LoginSession.id == session_id, LoginSession.revoked_at.is_(None))
+        .values(revoked_at=now, revoked_reason=reason)
+        .returning(LoginSession.id)
+        .execution_options(synchronize_session=False)
+    )
+    return session.scalars(statement).one_or_none() is not None
+
+
+def revoke_sessions_of(session: Session, user_id: str, *, reason: str, now: datetime) -> int:
+    """Ends all sessions of a user; gives their number."""
+    statement = (
+        update(LoginSession)
+        .where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None))
+        .values(revoked_at=now, revoked_reason=reason)
+        .returning(LoginSession.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(session.scalars(statement).all())
+
+
+def delete_ended_sessions(session: Session, before: datetime) -> int:
+    """Forgets sessions that ended before this moment, with their tokens; gives their number."""
+    ended = or_(LoginSession.expires_at < before, LoginSession.revoked_at < before)
+    statement = delete(LoginSession).where(ended).returning(LoginSession.id)
+    return len(session.scalars(statement.execution_options(synchronize_session=False)).all())
+
+
+def delete_expired_tokens(session: Session, before: datetime) -> int:
+    """Forgets tokens that expired before this moment; gives their number."""
+    statement = delete(RefreshToken).where(RefreshToken.expires_at < before).returning(RefreshToken.token_hash)
+    return len(session.scalars(statement.execution_options(synchronize_session=False)).all())

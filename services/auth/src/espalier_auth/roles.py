@@ -1,0 +1,94 @@
+"""The built-in roles: sets of permissions, worked out from the permissions that the platform's RPCs require.
+
+    admin     everything, on everybody's data
+    trainer   tester, and datasets, runs, models and prompts      own data
+    tester    reads, chats, evaluates, uses deployments           own data
+    viewer    reads                                               everybody's data
+
+An RPC that is added to the contract is in the right roles at once. Nobody but an admin manages users.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from espalier_common.identity import Principal, Scope
+
+ADMIN = "admin"
+
+_REACH: dict[Scope, int] = {"own": 0, "group": 1, "all": 2}
+
+# Never in a role but admin: the management of users, and what services alone do for each other.
+_RESERVED = ("auth.users.", "training.workloads.")
+_TESTER = ("chat.", "eval.", "models.deployments.use")
+_TRAINER = ("training.datasets.", "training.runs.", "models.", "prompt.")
+
+# What a service may do in its own name. Everything else it does with the token of the user who called it.
+_SERVICE_PERMISSIONS = {
+    "model-registry": ("training.workloads.", "training.runs.get"),
+    "chat": ("models.deployments.use",),
+}
+
+
+@dataclass(frozen=True)
+class Role:
+    """A named set of permissions; `scope` says whose data they reach."""
+
+    name: str
+    description: str
+    permissions: tuple[str, ...]
+    scope: Scope
+
+    def is_within(self, principal: Principal) -> bool:
+        """Whether the caller himself has all that the role gives."""
+        enough = all(principal.may(permission) for permission in self.permissions)
+        return enough and _REACH[principal.scope] >= _REACH[self.scope]
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What somebody may do. `permissions` may hold "*"."""
+
+    permissions: frozenset[str]
+    scope: Scope
+
+
+class Roles:
+    """All roles, over the names of all permissions of the platform."""
+
+    def __init__(self, permissions: Iterable[str]) -> None:
+        names = sorted(permissions)
+        open_names = [name for name in names if not name.startswith(_RESERVED)]
+        reads = [name for name in open_names if name.endswith((".get", ".list"))]
+        tests = sorted({*reads, *(name for name in open_names if name.startswith(_TESTER))})
+        trains = sorted({*tests, *(name for name in open_names if name.startswith(_TRAINER))})
+        self._permissions = names
+        self._roles = {
+            role.name: role
+            for role in (
+                Role(ADMIN, "Does everything, and manages users.", ("*",), "all"),
+                Role("trainer", "Trains, registers, deploys and tests models.", tuple(trains), "own"),
+                Role("tester", "Chats with models and evaluates their answers.", tuple(tests), "own"),
+                Role("viewer", "Sees everything, changes nothing.", tuple(reads), "all"),
+            )
+        }
+
+    def all(self) -> list[Role]:
+        """The roles, the most powerful first."""
+        return list(self._roles.values())
+
+    def find(self, name: str) -> Role | None:
+        """The role of this name."""
+        return self._roles.get(name)
+
+    def rights(self, names: Iterable[str]) -> Rights:
+        """All roles together: the union of permissions, the widest scope. Unknown names give nothing."""
+        roles = [role for name in names if (role := self._roles.get(name))]
+        permissions = frozenset(name for role in roles for name in role.permissions)
+        scope: Scope = max((role.scope for role in roles), key=_REACH.__getitem__, default="own")
+        return Rights(frozenset({"*"}) if "*" in permissions else permissions, scope)
+
+    def service_rights(self, service: str) -> Rights:
+        """What a service may do in its own name."""
+        prefixes = _SERVICE_PERMISSIONS.get(service, ())
+        granted = frozenset(name for name in self._permissions if prefixes and name.startswith(prefixes))
+        return Rights(granted, "all")

@@ -1,0 +1,260 @@
+"""The edge of auth: proto in, use case, proto out. Commits here.
+
+Handlers that check a password are coroutines: the check waits in the pool of `passwords.py`, and while it does it holds
+neither a thread that answers others nor a database connection.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import uuid
+
+from google.protobuf.empty_pb2 import Empty
+
+from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
+from espalier_auth import repository, service
+from espalier_auth.errors import ForPeopleOnly, InvalidCredentials, InvalidPassword, InvalidRefreshToken, InvalidUser
+from espalier_auth.events import record_user_changed
+from espalier_auth.first_admin import FirstAdmin
+from espalier_auth.models import User
+from espalier_auth.passwords import Passwords, find_weaknesses
+from espalier_auth.roles import Role, Roles
+from espalier_auth.settings import AuthSettings
+from espalier_auth.tokens import AccessTokens
+from espalier_common.db import Database
+from espalier_common.errors import FieldViolation
+from espalier_common.identity import Principal, current_principal
+from espalier_common.pagination import Paginator
+
+# Compared against for an unknown service, so that it takes as long as a known one.
+_NO_SERVICE = "0" * 64
+
+
+class AuthRpc(service_pb2_grpc.AuthServiceServicer):
+    """Signs in, and vouches for who somebody is."""
+
+    def __init__(
+        self, database: Database, *, passwords: Passwords, tokens: AccessTokens, settings: AuthSettings
+    ) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._tokens = tokens
+        self._rules = settings.session_rules()
+        self._secret_hashes = settings.service_secret_hashes
+
+    async def Login(self, request: service_pb2.LoginRequest, context: object) -> resources_pb2.TokenPair:
+        # Whoever is throttled is refused before his password is looked at, so that guessing costs us nothing.
+        user = await asyncio.to_thread(self._find_user, request.username.lower())
+        password_hash = user.password_hash if user else None
+        if not await self._passwords.verify(password_hash, request.password) or user is None:
+            raise InvalidCredentials
+        renewed_hash = None
+        if self._passwords.is_outdated(user.password_hash):
+            renewed_hash = await self._passwords.hash(request.password)
+        return await asyncio.to_thread(self._begin_session, user, renewed_hash)
+
+    def Refresh(self, request: service_pb2.RefreshRequest, context: object) -> resources_pb2.TokenPair:
+        with self._database.transaction() as session:
+            continuation = service.continue_session(session, request.refresh_token, self._rules)
+        # Raised after the commit: the end of a session whose token came twice must stay.
+        if continuation is None:
+            raise InvalidRefreshToken
+        return self._to_pair(continuation)
+
+    def Logout(self, request: service_pb2.LogoutRequest, context: object) -> Empty:
+        with self._database.transaction() as session:
+            service.end_session(session, request.refresh_token)
+        return Empty()
+
+    def GetJwks(self, request: service_pb2.GetJwksRequest, context: object) -> service_pb2.Jwks:
+        return service_pb2.Jwks(keys=[resources_pb2.Jwk(**key) for key in self._tokens.public_keys()])
+
+    def IssueServiceToken(
+        self, request: service_pb2.IssueServiceTokenRequest, context: object
+    ) -> service_pb2.ServiceToken:
+        expected = self._secret_hashes.get(request.service, _NO_SERVICE)
+        given = hashlib.sha256(request.secret.encode()).hexdigest()
+        if not hmac.compare_digest(expected, given):
+            raise InvalidCredentials
+        token = self._tokens.for_service(request.service)
+        return service_pb2.ServiceToken(access_token=token.text, expires_in=token.expires_in)
+
+    def _find_user(self, username: str) -> User | None:
+        with self._database.transaction() as session:
+            return repository.find_user_by_username(session, username)
+
+    def _begin_session(self, user: User, renewed_hash: str | None) -> resources_pb2.TokenPair:
+        with self._database.transaction() as session:
+            continuation = service.begin_session(session, user, renewed_hash=renewed_hash, rules=self._rules)
+        return self._to_pair(continuation)
+
+    def _to_pair(self, continuation: service.Continuation) -> resources_pb2.TokenPair:
+        token = self._tokens.for_user(continuation.user)
+        return resources_pb2.TokenPair(
+            access_token=token.text,
+            refresh_token=continuation.refresh_token,
+            token_type="Bearer",  # noqa: S106  (RFC 6750's name)
+            expires_in=token.expires_in,
+            password_change_required=continuation.user.password_change_required,
+        )
+
+
+class UserRpc(service_pb2_grpc.UserServiceServicer):
+    """One's own account, and the administration of others."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        passwords: Passwords,
+        roles: Roles,
+        first_admin: FirstAdmin,
+        paginator: Paginator,
+    ) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._roles = roles
+        self._first_admin = first_admin
+        self._paginator = paginator
+
+    def GetMe(self, request: service_pb2.GetMeRequest, context: object) -> service_pb2.Me:
+        with self._database.transaction() as session:
+            user = service.get_user(session, _person().subject)
+        rights = self._roles.rights(user.roles)
+        return service_pb2.Me(user=to_user(user), permissions=sorted(rights.permissions), scope=rights.scope)
+
+    async def ChangePassword(self, request: service_pb2.ChangePasswordRequest, context: object) -> Empty:
+        user = await asyncio.to_thread(self._get_user, _person().subject)
+        if not await self._passwords.verify(user.password_hash, request.current_password):
+            raise InvalidPassword(
+                "The current password is wrong.",
+                violations=[FieldViolation("current_password", "is not your password", "WRONG_PASSWORD")],
+            )
+        _require_good_password(request.new_password, username=user.username, field="new_password")
+        if request.new_password == request.current_password:
+            found = FieldViolation("new_password", "is the one you have; choose another one", "SAME_PASSWORD")
+            raise InvalidPassword("The new password must differ from the current one.", violations=[found])
+        new_hash = await self._passwords.hash(request.new_password)
+        changed = await asyncio.to_thread(self._change_password, user, new_hash)
+        await asyncio.to_thread(self._first_admin.forget, changed)
+        return Empty()
+
+    async def CreateUser(self, request: service_pb2.CreateUserRequest, context: object) -> resources_pb2.User:
+        _require_username(request.user.username)
+        service.require_known_roles(request.user.roles, roles=self._roles, field="user.roles")
+        service.require_rights_of(request.user.roles, by=current_principal(), roles=self._roles)
+        _require_good_password(request.password, username=request.user.username, field="password")
+        password_hash = await self._passwords.hash(request.password)
+        return await asyncio.to_thread(self._create_user, request.user, password_hash, current_principal())
+
+    def GetUser(self, request: service_pb2.GetUserRequest, context: object) -> resources_pb2.User:
+        return to_user(self._get_user(request.user_id))
+
+    def ListUsers(self, request: service_pb2.ListUsersRequest, context: object) -> service_pb2.ListUsersResponse:
+        page = self._paginator.read(request)
+        with self._database.transaction() as session:
+            users = repository.list_users(session, page)
+        return service_pb2.ListUsersResponse(
+            users=[to_user(user) for user in users.items], next_page_token=users.next_page_token
+        )
+
+    def UpdateUser(self, request: service_pb2.UpdateUserRequest, context: object) -> resources_pb2.User:
+        changes = _read_changes(request)
+        if changes.roles is not None:
+            service.require_known_roles(changes.roles, roles=self._roles, field="user.roles")
+        principal = current_principal()
+        with self._database.transaction() as session:
+            user = service.update_user(session, request.user.id, changes, by=principal, roles=self._roles)
+            record_user_changed(session, user, changed_by=principal.subject)
+        return to_user(user)
+
+    def ListRoles(self, request: service_pb2.ListRolesRequest, context: object) -> service_pb2.ListRolesResponse:
+        return service_pb2.ListRolesResponse(roles=[_to_role(role) for role in self._roles.all()])
+
+    def _get_user(self, user_id: str) -> User:
+        with self._database.transaction() as session:
+            return service.get_user(session, user_id)
+
+    def _create_user(self, wanted: resources_pb2.User, password_hash: str, by: Principal) -> resources_pb2.User:
+        with self._database.transaction() as session:
+            user = service.create_user(
+                session,
+                username=wanted.username,
+                display_name=wanted.display_name,
+                roles=wanted.roles,
+                password_hash=password_hash,
+            )
+            record_user_changed(session, user, changed_by=by.subject)
+        return to_user(user)
+
+    def _change_password(self, user: User, new_hash: str) -> User:
+        with self._database.transaction() as session:
+            return service.change_password(session, user_id=user.id, checked_hash=user.password_hash, new_hash=new_hash)
+
+
+def to_user(user: User) -> resources_pb2.User:
+    """The user as others may see him: never the hash."""
+    message = resources_pb2.User(
+        id=user.id,
+        username=user.username,
+        display_name=user.display_name,
+        roles=user.roles,
+        disabled=user.disabled,
+        password_change_required=user.password_change_required,
+    )
+    message.create_time.FromDatetime(user.created_at)
+    if user.last_login_at is not None:
+        message.last_login_time.FromDatetime(user.last_login_at)
+    return message
+
+
+def _to_role(role: Role) -> resources_pb2.Role:
+    return resources_pb2.Role(
+        name=role.name, description=role.description, permissions=role.permissions, scope=role.scope
+    )
+
+
+def _person() -> Principal:
+    principal = current_principal()
+    if principal.kind != "user":
+        raise ForPeopleOnly
+    return principal
+
+
+def _require_username(username: str) -> None:
+    # Not `required` in the contract: an update names the user by id, and the same message carries both.
+    if not username:
+        raise InvalidUser(
+            "The user needs a username.", violations=[FieldViolation("user.username", "is required", "REQUIRED")]
+        )
+
+
+def _require_good_password(password: str, *, username: str, field: str) -> None:
+    if weaknesses := find_weaknesses(password, username=username, field=field):
+        raise InvalidPassword(f"The password {weaknesses[0].description}.", violations=weaknesses)
+
+
+def _read_changes(request: service_pb2.UpdateUserRequest) -> service.UserChanges:
+    user, paths = request.user, set(request.update_mask.paths)
+    found = [
+        FieldViolation("update_mask", f"names {path!r}; only display_name, roles and disabled can change", "MASK")
+        for path in sorted(paths - {"display_name", "roles", "disabled"})
+    ]
+    if not paths:
+        found.append(FieldViolation("update_mask", "names no field; name display_name, roles or disabled", "MASK"))
+    if not _is_uuid(user.id):
+        found.append(FieldViolation("user.id", "must be the UUID of the user", "UUID"))
+    if found:
+        raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
+    return service.UserChanges(
+        display_name=user.display_name if "display_name" in paths else None,
+        roles=list(user.roles) if "roles" in paths else None,
+        disabled=user.disabled if "disabled" in paths else None,
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,201 @@
+"""What people do at auth: sign in, go on, sign out, and manage users. One call is part of one transaction."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from espalier_auth import repository
+from espalier_auth.errors import (
+    AboveOwnRights,
+    InvalidCredentials,
+    InvalidUser,
+    LastAdmin,
+    UsernameTaken,
+    UserNotFound,
+)
+from espalier_auth.models import LoginSession, RefreshToken, User
+from espalier_auth.roles import ADMIN, Roles
+from espalier_auth.settings import SessionRules
+from espalier_common.db import utc_now
+from espalier_common.errors import FieldViolation
+from espalier_common.identity import Principal
+from espalier_common.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A session goes on: whose it is, and the refresh token for the next time."""
+
+    user: User
+    refresh_token: str
+
+
+def begin_session(session: Session, checked: User, *, renewed_hash: str | None, rules: SessionRules) -> Continuation:
+    """Signs in the user, as he was read when his password was checked; `renewed_hash` replaces an outdated hash.
+
+    Raises InvalidCredentials when he is disabled, or his password changed since the check.
+    """
+    user = repository.lock_user(session, checked.id)
+    if user is None or user.disabled or user.password_hash != checked.password_hash:
+        raise InvalidCredentials
+    if renewed_hash is not None:
+        user.password_hash = renewed_hash
+    now = utc_now()
+    user.last_login_at = now
+    login = LoginSession(user_id=user.id, created_at=now, expires_at=now + rules.total)
+    session.add(login)
+    session.flush()
+    return Continuation(user, _new_refresh_token(session, login, rules=rules, now=now))
+
+
+def continue_session(session: Session, refresh_token: str, rules: SessionRules) -> Continuation | None:
+    """Exchanges a refresh token; None when it gives nothing.
+
+    A used one seen again means that two hold it, one of them a thief: the whole session ends. That must be committed,
+    so this returns where others raise.
+    """
+    now = utc_now()
+    token_hash = hash_token(refresh_token)
+    session_id = repository.use_refresh_token(session, token_hash, now)
+    if session_id is None:
+        _end_if_reused(session, token_hash, now)
+        return None
+    login = session.get_one(LoginSession, session_id)
+    user = repository.find_user(session, login.user_id)
+    if user is None or user.disabled:
+        return None
+    return Continuation(user, _new_refresh_token(session, login, rules=rules, now=now))
+
+
+def end_session(session: Session, refresh_token: str) -> None:
+    """Signs out. Does nothing for a token that is unknown, or empty."""
+    login = repository.find_session_of_token(session, hash_token(refresh_token))
+    if login is not None:
+        repository.revoke_session(session, login.id, reason="SIGNED_OUT", now=utc_now())
+
+
+def change_password(session: Session, *, user_id: str, checked_hash: str, new_hash: str) -> User:
+    """Sets the password and ends every session. Raises InvalidCredentials when it changed since it was checked."""
+    user = repository.lock_user(session, user_id)
+    if user is None or user.disabled or user.password_hash != checked_hash:
+        raise InvalidCredentials
+    user.change_password(new_hash)
+    repository.revoke_sessions_of(session, user.id, reason="PASSWORD_CHANGED", now=utc_now())
+    return user
+
+
+def create_user(
+    session: Session, *, username: str, display_name: str, roles: Iterable[str], password_hash: str
+) -> User:
+    """Adds a user with a password that somebody else chose for him. Raises UsernameTaken."""
+    user = User(
+        username=username,
+        display_name=display_name,
+        roles=sorted(set(roles)),
+        password_hash=password_hash,
+        password_change_required=True,
+    )
+    session.add(user)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise UsernameTaken(username) from error
+    return user
+
+
+def get_user(session: Session, user_id: str) -> User:
+    """The user. Raises UserNotFound."""
+    user = repository.find_user(session, user_id)
+    if user is None:
+        raise UserNotFound(user_id)
+    return user
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserChanges:
+    """New values; None leaves a field as it is."""
+
+    display_name: str | None = None
+    roles: list[str] | None = None
+    disabled: bool | None = None
+
+
+def update_user(session: Session, user_id: str, changes: UserChanges, *, by: Principal, roles: Roles) -> User:
+    """Changes a user. Raises UserNotFound, AboveOwnRights, LastAdmin.
+
+    A disabled user's sessions end. A user with more rights than the caller is not the caller's to change.
+    """
+    # Always locked first and in the same order: two administrators who demote each other must not both succeed.
+    admins = repository.lock_active_admins(session)
+    user = repository.lock_user(session, user_id)
+    if user is None:
+        raise UserNotFound(user_id)
+    require_rights_of(user.roles, by=by, roles=roles)
+    if changes.display_name is not None:
+        user.display_name = changes.display_name
+    if changes.roles is not None:
+        require_rights_of(changes.roles, by=by, roles=roles)
+        user.roles = sorted(set(changes.roles))
+    if changes.disabled is not None:
+        user.disabled = changes.disabled
+    is_active_admin = ADMIN in user.roles and not user.disabled
+    if [admin.id for admin in admins] == [user.id] and not is_active_admin:
+        raise LastAdmin(user.username)
+    if user.disabled:
+        repository.revoke_sessions_of(session, user.id, reason="USER_DISABLED", now=utc_now())
+    return user
+
+
+def require_known_roles(names: Iterable[str], *, roles: Roles, field: str) -> None:
+    """Raises InvalidUser, naming every role that does not exist."""
+    known = ", ".join(role.name for role in roles.all())
+    unknown = [
+        FieldViolation(f"{field}[{index}]", f"is no role; the roles are {known}", "UNKNOWN_ROLE")
+        for index, name in enumerate(names)
+        if roles.find(name) is None
+    ]
+    if unknown:
+        raise InvalidUser("A role of the user does not exist.", violations=unknown)
+
+
+def require_rights_of(names: Iterable[str], *, by: Principal, roles: Roles) -> None:
+    """Raises AboveOwnRights when a role reaches further than the caller's own rights."""
+    for name in names:
+        role = roles.find(name)
+        if role is not None and not role.is_within(by):
+            raise AboveOwnRights(name)
+
+
+def forget_ended_sessions(session: Session, *, ended_for: timedelta) -> int:
+    """Deletes sessions that ended so long ago that nobody asks for them; gives their number."""
+    before = utc_now() - ended_for
+    repository.delete_expired_tokens(session, before)
+    return repository.delete_ended_sessions(session, before)
+
+
+def hash_token(token: str) -> bytes:
+    """How a refresh token is stored."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _new_refresh_token(session: Session, login: LoginSession, *, rules: SessionRules, now: datetime) -> str:
+    token = secrets.token_urlsafe(32)
+    expires_at = min(now + rules.idle, login.expires_at)
+    session.add(RefreshToken(token_hash=hash_token(token), session_id=login.id, created_at=now, expires_at=expires_at))
+    session.flush()
+    return token
+
+
+def _end_if_reused(session: Session, token_hash: bytes, now: datetime) -> None:
+    if not repository.was_used(session, token_hash):
+        return
+    login = repository.find_session_of_token(session, token_hash)
+    if login and repository.revoke_session(session, login.id, reason="TOKEN_REUSED", now=now):
+        _log.warning("a used refresh credential came again, session ended", session_id=login.id, user_id=login.user_id)

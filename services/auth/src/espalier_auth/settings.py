@@ -1,0 +1,107 @@
+"""What auth adds to the settings of every service."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from espalier_common.settings import ServiceSettings
+
+MINIMUM_PASSWORD_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class SessionRules:
+    """How long sessions live."""
+
+    idle: timedelta  # a refresh token waits this long for its use
+    total: timedelta  # then the password is asked for again, however busy the session is
+
+
+class AuthSettings(ServiceSettings):
+    """Environment variables `ESPALIER_…`; see espalier_common.settings for those that every service has."""
+
+    master_key: SecretStr = Field(
+        description="32 random bytes in hex or base64 (`openssl rand -base64 32`); seals the signing keys"
+    )
+    admin_password: SecretStr = Field(default=SecretStr(""), description="password of the first administrator")
+    admin_password_file: Path | None = Field(
+        default=None, description="where a generated one is written, mode 600; default <home>/admin-password"
+    )
+    service_secret_hashes: dict[str, str] = Field(
+        default_factory=dict, description='SHA-256 in hex of each service\'s secret: {"chat": "9f86d0…"}'
+    )
+    # A session that nobody uses ends after this; used ones go on up to session_days.
+    refresh_token_days: int = Field(default=14, ge=1, le=365, description="days a refresh token waits for its use")
+    session_days: int = Field(default=90, ge=1, le=3650, description="days after which everybody signs in again")
+    password_workers: int = Field(default=0, ge=0, le=256, description="passwords checked at a time; 0: one a core")
+
+    @field_validator("master_key")
+    @classmethod
+    def _master_key_is_strong(cls, value: SecretStr) -> SecretStr:
+        decode_master_key(value.get_secret_value())
+        return value
+
+    @field_validator("admin_password")
+    @classmethod
+    def _admin_password_is_long(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < MINIMUM_PASSWORD_LENGTH:
+            raise ValueError(f"must have at least {MINIMUM_PASSWORD_LENGTH} characters")
+        return value
+
+    @field_validator("service_secret_hashes")
+    @classmethod
+    def _hashes_are_hashes(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, digest in value.items():
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(f"the value of {name!r} must be a SHA-256 in hex: 64 digits 0-9 and a-f")
+        return value
+
+    @model_validator(mode="after")
+    def _a_database_is_named(self) -> Self:
+        if not self.database_url:
+            raise ValueError("ESPALIER_DATABASE_URL is missing: auth keeps its users in PostgreSQL")
+        return self
+
+    def master_key_bytes(self) -> bytes:
+        """The bytes of the master key."""
+        return decode_master_key(self.master_key.get_secret_value())
+
+    def session_rules(self) -> SessionRules:
+        """How long sessions live."""
+        return SessionRules(timedelta(days=self.refresh_token_days), timedelta(days=self.session_days))
+
+    def password_file(self) -> Path | None:
+        """Where the first administrator's generated password is written; None when no place is known."""
+        if self.admin_password_file is not None:
+            return self.admin_password_file
+        return self.home / "admin-password" if self.home is not None else None
+
+
+def decode_master_key(text: str) -> bytes:
+    """The bytes of a master key. ValueError when it is shorter than 32 bytes or plainly not random."""
+    key = _decode(text.strip())
+    if len(key) < 32:
+        raise ValueError(f"must carry at least 32 random bytes in hex or base64; it carries {len(key)}. {_HOW}")
+    # 32 random bytes have fewer than 16 different values once in 10^20 keys.
+    if len(set(key)) < 16:
+        raise ValueError(f"is not random: its {len(key)} bytes have {len(set(key))} different values. {_HOW}")
+    return key
+
+
+_HOW = "Make one with: openssl rand -base64 32"
+
+
+def _decode(text: str) -> bytes:
+    if re.fullmatch(r"(?:[0-9a-fA-F]{2})+", text):
+        return bytes.fromhex(text)
+    try:
+        padded = text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4)
+        return base64.b64decode(padded.replace("-", "+").replace("_", "/"), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"is neither hex nor base64. {_HOW}") from None
