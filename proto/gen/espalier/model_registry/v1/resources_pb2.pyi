@@ -230,7 +230,7 @@ class Deployment(_message.Message):
     id: _builtins.str
     """UUID, given by the server."""
     name: _builtins.str
-    """Name for people, and the model name on the OpenAI API; unique among deployments that are not stopped."""
+    """Name for people, and the model name on the OpenAI API; unique among deployments that are pending, starting or ready."""
     model_version_id: _builtins.str
     """The version that is served."""
     device: _run_pb2.Device.ValueType
