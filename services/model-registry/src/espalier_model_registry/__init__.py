@@ -1,0 +1,1 @@
+"""Models, their versions with lineage, and deployments."""

@@ -1,0 +1,119 @@
+"""The servicers: message in, use case, message out; one RPC is one transaction, committed here."""
+
+from espalier.model_registry.v1 import resources_pb2 as pb
+from espalier.model_registry.v1 import service_pb2, service_pb2_grpc
+from espalier_common.db import Database
+from espalier_common.identity import current_principal
+from espalier_common.pagination import Paginator
+from espalier_model_registry.service import Registry, Runs, Viewer
+from espalier_model_registry.wire import (
+    DEVICES_BY_NUMBER,
+    STATES_BY_NUMBER,
+    deployment_to_proto,
+    model_to_proto,
+    version_to_proto,
+)
+
+
+def viewer() -> Viewer:
+    """The caller of the RPC being served."""
+    principal = current_principal()
+    return Viewer(subject=principal.subject, sees_all=principal.scope == "all")
+
+
+class ModelRpc(service_pb2_grpc.ModelServiceServicer):
+    """Models and their versions."""
+
+    def __init__(self, database: Database, *, registry: Registry, runs: Runs, paginator: Paginator) -> None:
+        self._database = database
+        self._registry = registry
+        self._runs = runs
+        self._paginator = paginator
+
+    def CreateModel(self, request: service_pb2.CreateModelRequest, context: object) -> pb.Model:
+        with self._database.transaction() as session:
+            model = self._registry.create_model(
+                session, viewer(), name=request.model.name, description=request.model.description
+            )
+            return model_to_proto(model)
+
+    def GetModel(self, request: service_pb2.GetModelRequest, context: object) -> pb.Model:
+        with self._database.transaction() as session:
+            return model_to_proto(self._registry.get_model(session, viewer(), request.model_id))
+
+    def ListModels(self, request: service_pb2.ListModelsRequest, context: object) -> service_pb2.ListModelsResponse:
+        page = self._paginator.read(request)
+        with self._database.transaction() as session:
+            found = self._registry.list_models(session, viewer(), name=request.name, page=page)
+            models = [model_to_proto(model) for model in found.items]
+        return service_pb2.ListModelsResponse(models=models, next_page_token=found.next_page_token)
+
+    def CreateModelVersion(self, request: service_pb2.CreateModelVersionRequest, context: object) -> pb.ModelVersion:
+        asking, names = viewer(), {"model_id": request.model_id}
+        with self._database.transaction() as session:
+            known = self._registry.find_registered(session, asking, run_id=request.run_id, **names)
+            if known is not None:
+                return version_to_proto(known)
+        # Asked between two transactions: no lock is held while another service answers.
+        trained = self._runs.trained_model(request.run_id)
+        with self._database.transaction() as session:
+            return version_to_proto(self._registry.register_version(session, asking, trained=trained, **names))
+
+    def GetModelVersion(self, request: service_pb2.GetModelVersionRequest, context: object) -> pb.ModelVersion:
+        with self._database.transaction() as session:
+            return version_to_proto(self._registry.get_version(session, viewer(), request.version_id))
+
+    def ListModelVersions(
+        self, request: service_pb2.ListModelVersionsRequest, context: object
+    ) -> service_pb2.ListModelVersionsResponse:
+        page = self._paginator.read(request)
+        with self._database.transaction() as session:
+            found = self._registry.list_versions(session, viewer(), model_id=request.model_id, page=page)
+            versions = [version_to_proto(version) for version in found.items]
+        return service_pb2.ListModelVersionsResponse(versions=versions, next_page_token=found.next_page_token)
+
+
+class DeploymentRpc(service_pb2_grpc.DeploymentServiceServicer):
+    """Deployments: intents are written down here, the reconciler carries them out."""
+
+    def __init__(self, database: Database, *, registry: Registry, paginator: Paginator) -> None:
+        self._database = database
+        self._registry = registry
+        self._paginator = paginator
+
+    def CreateDeployment(self, request: service_pb2.CreateDeploymentRequest, context: object) -> pb.Deployment:
+        wanted = request.deployment
+        with self._database.transaction() as session:
+            deployment = self._registry.deploy(
+                session,
+                viewer(),
+                name=wanted.name,
+                version_id=wanted.model_version_id,
+                device=DEVICES_BY_NUMBER[wanted.device],
+            )
+            return deployment_to_proto(deployment)
+
+    def GetDeployment(self, request: service_pb2.GetDeploymentRequest, context: object) -> pb.Deployment:
+        with self._database.transaction() as session:
+            return deployment_to_proto(self._registry.get_deployment(session, viewer(), request.deployment_id))
+
+    def ListDeployments(
+        self, request: service_pb2.ListDeploymentsRequest, context: object
+    ) -> service_pb2.ListDeploymentsResponse:
+        page = self._paginator.read(request)
+        state = STATES_BY_NUMBER.get(request.state)
+        with self._database.transaction() as session:
+            found = self._registry.list_deployments(session, viewer(), state=state, page=page)
+            deployments = [deployment_to_proto(deployment) for deployment in found.items]
+        return service_pb2.ListDeploymentsResponse(deployments=deployments, next_page_token=found.next_page_token)
+
+    def StopDeployment(self, request: service_pb2.StopDeploymentRequest, context: object) -> pb.Deployment:
+        with self._database.transaction() as session:
+            return deployment_to_proto(self._registry.undeploy(session, viewer(), request.deployment_id))
+
+    def ResolveEndpoint(self, request: service_pb2.ResolveEndpointRequest, context: object) -> service_pb2.Endpoint:
+        with self._database.transaction() as session:
+            deployment = self._registry.endpoint_of(session, viewer(), request.deployment_id)
+            return service_pb2.Endpoint(
+                base_url=deployment.base_url, model=deployment.name, model_version_id=deployment.model_version_id
+            )
