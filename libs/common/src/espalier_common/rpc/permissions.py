@@ -1,9 +1,9 @@
 """What each RPC requires of its caller, read from the option `espalier.common.v1.requires` of its descriptor."""
 
 import importlib
-import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
 
@@ -49,7 +49,9 @@ def all_services() -> Iterator[ServiceDescriptor]:
 
 
 def _all_files() -> Iterator[FileDescriptor]:
+    # Not pkgutil: it does not look into namespace packages, and the generated ones have no __init__.py.
     package = importlib.import_module("espalier")
-    for module in pkgutil.walk_packages(package.__path__, "espalier."):
-        if module.name.endswith("_pb2"):
-            yield importlib.import_module(module.name).DESCRIPTOR
+    for root in map(Path, package.__path__):
+        for path in sorted(root.rglob("*_pb2.py")):
+            module = ".".join(("espalier", *path.relative_to(root).with_suffix("").parts))
+            yield importlib.import_module(module).DESCRIPTOR
