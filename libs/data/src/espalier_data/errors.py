@@ -18,13 +18,13 @@ class DataError(ValueError):
     reason: ClassVar[str] = "DATA_ERROR"
 
 
-class UnreadableFile(DataError):  # noqa: N818 - the tree above names them as people say them
+class UnreadableFile(DataError):
     """The file cannot be opened or read."""
 
     reason = "UNREADABLE_FILE"
 
 
-class UnknownFormat(DataError):  # noqa: N818
+class UnknownFormat(DataError):
     """No known row format fits the file."""
 
     reason = "UNKNOWN_FORMAT"

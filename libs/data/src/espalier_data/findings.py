@@ -65,7 +65,7 @@ class Finding:
 
 
 @dataclass(eq=False)
-class Flaw(Exception):  # noqa: N818 - not an error of the program: it becomes a Finding once its line is known
+class Flaw(Exception):
     """Raised inside a row check; carries all of a Finding but the line number."""
 
     pointer: str

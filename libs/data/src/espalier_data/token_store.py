@@ -12,7 +12,7 @@ from pathlib import Path
 
 from espalier_data.packing import PackedRow
 
-_COLUMNS = {"ids": "i", "labels": "i", "positions": "i", "ends": "q"}
+_COLUMNS = {"ids": "i", "labels": "i", "positions": "i", "offsets": "q"}
 _META = "meta.json"
 
 
@@ -34,13 +34,14 @@ def write_store(rows: Iterable[PackedRow], directory: Path, *, fingerprint: str)
     count = tokens = trained = 0
     files = {name: (temporary / name).open("wb") for name in _COLUMNS}
     try:
+        array("q", [0]).tofile(files["offsets"])
         for row in rows:
             count += 1
             tokens += len(row.ids)
             # The first token of an example is never predicted, so it carries no loss whatever its label.
             trained += sum(label >= 0 and place > 0 for label, place in zip(row.labels, row.positions, strict=True))
             values: dict[str, Sequence[int]] = {
-                "ids": row.ids, "labels": row.labels, "positions": row.positions, "ends": [tokens],
+                "ids": row.ids, "labels": row.labels, "positions": row.positions, "offsets": [tokens],
             }  # fmt: skip
             for name, column in values.items():
                 array(_COLUMNS[name], column).tofile(files[name])
@@ -72,18 +73,21 @@ class TokenStore:
         self.meta = meta
         self._columns = {name: _mapped(directory / name, code) for name, code in _COLUMNS.items()}
 
+    def column(self, name: str) -> memoryview[int]:
+        """A whole mapped column: `ids`, `labels`, `positions` are int32; `offsets` are int64, one more than rows."""
+        return self._columns[name]
+
     def __len__(self) -> int:
         return self.meta.rows
 
     def __getitem__(self, index: int) -> PackedRow:
         if not 0 <= index < self.meta.rows:
             raise IndexError(index)
-        ends = self._columns["ends"]
-        start, end = (ends[index - 1] if index else 0), ends[index]
+        start, end = self.column("offsets")[index : index + 2]
         return PackedRow(
-            ids=self._columns["ids"][start:end].tolist(),
-            labels=self._columns["labels"][start:end].tolist(),
-            positions=self._columns["positions"][start:end].tolist(),
+            ids=self.column("ids")[start:end].tolist(),
+            labels=self.column("labels")[start:end].tolist(),
+            positions=self.column("positions")[start:end].tolist(),
         )
 
 
