@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("latest_version", sa.Integer, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_models"),
-        sa.UniqueConstraint("owner_id", "name", name="uq_models_owner_id"),
+        sa.UniqueConstraint("owner_id", "name", name="uq_models_owner_id_name"),
     )
     op.create_index("ix_models_newest", "models", ["created_at", "id"])
     op.create_table(

@@ -50,8 +50,8 @@ class ModelVersion(Base):
 
     __tablename__ = "model_versions"
     __table_args__ = (
-        UniqueConstraint("model_id", "number", name="uq_model_versions_model_id_number"),
-        UniqueConstraint("model_id", "run_id", name="uq_model_versions_model_id_run_id"),
+        UniqueConstraint("model_id", "number"),
+        UniqueConstraint("model_id", "run_id"),
         Index("ix_model_versions_run_id", "run_id"),
         Index("ix_model_versions_base_run_id", "base_run_id"),
     )

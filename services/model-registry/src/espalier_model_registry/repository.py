@@ -142,7 +142,7 @@ def claim_deployment(session: Session, deployment_id: str) -> Deployment | None:
 
 def reread_deployment(session: Session, deployment: Deployment) -> None:
     """Locks the row and loads it as it is now."""
-    session.refresh(deployment, with_for_update=True)
+    session.refresh(deployment, with_for_update={"of": Deployment})
 
 
 def next_check_at(session: Session) -> datetime | None:
