@@ -55,7 +55,8 @@ class Service:
     `background` are coroutine functions without arguments that run as long as the process; one that fails is logged
     and started again. `readiness` are plain functions, run in a thread; the service is ready while all give True.
     `on_start` are plain functions run once, after the migrations and before the server listens.
-    `threads` bounds the plain handlers that run at the same time.
+    `threads` bounds the plain handlers that run at the same time. `on_drain` runs before calls get their time to end, for
+    work that would not end by itself; `on_stop` runs after the last call.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Service:
     background: Sequence[Background] = ()
     readiness: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
     on_start: Sequence[Callable[[], None]] = ()
+    on_drain: Sequence[Background] = ()
     on_stop: Sequence[Background] = ()
     threads: int = 8
 
@@ -170,6 +172,8 @@ class RunningService:
         """Not ready any more, running calls get `grace` seconds, then everything is closed."""
         self._draining.set()
         await self._health.leave()
+        for call in self._service.on_drain:
+            await call()
         await self._server.stop(grace)
         for task in self._tasks:
             task.cancel()
