@@ -39,24 +39,27 @@ class Auth:
         self._channels.append(channel)
         return channel
 
-    def sign_in(self) -> service_pb2_grpc.AuthServiceStub:
+    def sign_in(self) -> Any:
         return service_pb2_grpc.AuthServiceStub(self.channel())
 
-    def users(self, token: str) -> service_pb2_grpc.UserServiceStub:
+    def users(self, token: str) -> Any:
         return service_pb2_grpc.UserServiceStub(self.channel(token))
 
     async def login(self, username: str = "admin", password: str = ADMIN_PASSWORD) -> resources_pb2.TokenPair:
         request = service_pb2.LoginRequest(username=username, password=password)
-        return await self.sign_in().Login(request)
+        pair: resources_pb2.TokenPair = await self.sign_in().Login(request)
+        return pair
 
-    async def admin(self) -> service_pb2_grpc.UserServiceStub:
+    async def admin(self) -> Any:
         return self.users((await self.login()).access_token)
 
     async def create_user(
         self, username: str, *, roles: list[str], password: str = "a quiet green lamp"
     ) -> resources_pb2.User:
         user = resources_pb2.User(username=username, roles=roles)
-        return await (await self.admin()).CreateUser(service_pb2.CreateUserRequest(user=user, password=password))
+        request = service_pb2.CreateUserRequest(user=user, password=password)
+        created: resources_pb2.User = await (await self.admin()).CreateUser(request)
+        return created
 
     def verifier(self) -> TokenVerifier:
         """As another service has it: keys over gRPC. Blocks, so call it in a thread."""
@@ -68,7 +71,7 @@ class Auth:
         await self.running.stop(grace=0)
 
 
-class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
     def __init__(self, token: str) -> None:
         self._token = token
 

@@ -10,6 +10,7 @@ An RPC that is added to the contract is in the right roles at once. Nobody but a
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from espalier_common.identity import Principal, Scope
 
@@ -18,13 +19,14 @@ ADMIN = "admin"
 _REACH: dict[Scope, int] = {"own": 0, "group": 1, "all": 2}
 
 # Never in a role but admin: the management of users, and what services alone do for each other.
-_RESERVED = ("auth.users.", "training.workloads.")
-_TESTER = ("chat.", "eval.", "models.deployments.use")
-_TRAINER = ("training.datasets.", "training.runs.", "models.", "prompt.")
+_RESERVED = ("auth.users.*", "training.workloads.*")
+_READS = ("*.get", "*.list")
+_TESTS = (*_READS, "chat.*", "eval.*", "models.deployments.use")
+_TRAINS = (*_TESTS, "training.datasets.*", "training.runs.*", "models.*", "prompt.*")
 
 # What a service may do in its own name. Everything else it does with the token of the user who called it.
 _SERVICE_PERMISSIONS = {
-    "model-registry": ("training.workloads.", "training.runs.get"),
+    "model-registry": ("training.workloads.*", "training.runs.get"),
     "chat": ("models.deployments.use",),
 }
 
@@ -56,19 +58,19 @@ class Roles:
     """All roles, over the names of all permissions of the platform."""
 
     def __init__(self, permissions: Iterable[str]) -> None:
-        names = sorted(permissions)
-        open_names = [name for name in names if not name.startswith(_RESERVED)]
-        reads = [name for name in open_names if name.endswith((".get", ".list"))]
-        tests = sorted({*reads, *(name for name in open_names if name.startswith(_TESTER))})
-        trains = sorted({*tests, *(name for name in open_names if name.startswith(_TRAINER))})
-        self._permissions = names
+        self._permissions = sorted(permissions)
+        open_names = [name for name in self._permissions if not _matches(name, _RESERVED)]
+
+        def those(patterns: Iterable[str]) -> tuple[str, ...]:
+            return tuple(name for name in open_names if _matches(name, patterns))
+
         self._roles = {
             role.name: role
             for role in (
                 Role(ADMIN, "Does everything, and manages users.", ("*",), "all"),
-                Role("trainer", "Trains, registers, deploys and tests models.", tuple(trains), "own"),
-                Role("tester", "Chats with models and evaluates their answers.", tuple(tests), "own"),
-                Role("viewer", "Sees everything, changes nothing.", tuple(reads), "all"),
+                Role("trainer", "Trains, registers, deploys and tests models.", those(_TRAINS), "own"),
+                Role("tester", "Chats with models and evaluates their answers.", those(_TESTS), "own"),
+                Role("viewer", "Sees everything, changes nothing.", those(_READS), "all"),
             )
         }
 
@@ -89,6 +91,10 @@ class Roles:
 
     def service_rights(self, service: str) -> Rights:
         """What a service may do in its own name."""
-        prefixes = _SERVICE_PERMISSIONS.get(service, ())
-        granted = frozenset(name for name in self._permissions if prefixes and name.startswith(prefixes))
+        patterns = _SERVICE_PERMISSIONS.get(service, ())
+        granted = frozenset(name for name in self._permissions if _matches(name, patterns))
         return Rights(granted, "all")
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

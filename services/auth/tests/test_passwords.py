@@ -1,0 +1,53 @@
+"""Which passwords are too easy, and how they are hashed."""
+
+import asyncio
+
+import pytest
+from argon2 import extract_parameters
+
+from espalier_auth.errors import TooManySignIns
+from espalier_auth.passwords import DUMMY_HASH, Passwords, find_weaknesses
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "password12345678", "Espalier2026!", "123456789012", "987654321098", "aaaaaaaaaaaa", "abababababab",
+        "!!admin!!2026", "QWERTYuiop123", "passwordpassword", "iloveyou!!!!", "wolfgang-amadeus", "012345678901",
+    ],
+)  # fmt: skip
+def test_an_easy_password_is_refused(password: str) -> None:
+    assert find_weaknesses(password, username="wolfgang-amadeus", field="password")
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["a quiet green lamp", "849302175839", "correct horse battery", "漢字漢字ひらがなカタカナ", "пароль очень длинный",
+     "        spaces   and x", "Tr0ub4dor&3-long", "passwords are a nuisance"],
+)  # fmt: skip
+def test_any_other_password_is_accepted(password: str) -> None:
+    assert not find_weaknesses(password, username="mia", field="password")
+
+
+async def test_the_check_for_unknown_users_costs_what_a_real_one_costs() -> None:
+    real = await Passwords(1).hash("a quiet green lamp")
+
+    assert extract_parameters(DUMMY_HASH) == extract_parameters(real)
+    assert (extract_parameters(real).memory_cost, extract_parameters(real).time_cost) == (19_456, 2)
+
+
+async def test_nothing_matches_where_there_is_no_hash() -> None:
+    assert not await Passwords(1).verify(None, "a quiet green lamp")
+    assert not await Passwords(1).verify("not a hash", "a quiet green lamp")
+
+
+async def test_a_queue_longer_than_callers_wait_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Passwords, "WAITING_PER_WORKER", 3)
+    passwords = Passwords(1)
+    answers = await asyncio.gather(
+        *(passwords.verify(None, "a quiet green lamp") for _ in range(8)), return_exceptions=True
+    )
+
+    assert len([answer for answer in answers if isinstance(answer, TooManySignIns)]) == 5
+    assert await passwords.verify(None, "a quiet green lamp") is False
+    await passwords.close()
