@@ -55,8 +55,8 @@ class Service:
     `background` are coroutine functions without arguments that run as long as the process; one that fails is logged
     and started again. `readiness` are plain functions, run in a thread; the service is ready while all give True.
     `on_start` are plain functions run once, after the migrations and before the server listens.
-    `threads` bounds the plain handlers that run at the same time. `on_drain` runs before calls get their time to end, for
-    work that would not end by itself; `on_stop` runs after the last call.
+    `threads` bounds the plain handlers that run at the same time. `on_drain` runs before calls get their time to end,
+    for work that would not end by itself; `on_stop` runs after the last call.
     """
 
     name: str

@@ -45,8 +45,9 @@ def _check_message(message: Message, prefix: str, *, partial: bool = False) -> I
         path = f"{prefix}{field.name}"
         if _is_set(message, field):
             yield from _check_field(getattr(message, field.name), field=field, rule=rule, check=check, path=path)
-        elif rule.required and not partial:
-            yield FieldViolation(path, "is required", "REQUIRED")
+        elif (rule.required or rule.min_items) and not partial:
+            description = f"must have at least {rule.min_items} items" if rule.min_items else "is required"
+            yield FieldViolation(path, description, "REQUIRED")
     if bounds := _MOMENTS.get(message.DESCRIPTOR.full_name):
         yield from _check_moment(message, bounds, prefix.rstrip("."))
 
