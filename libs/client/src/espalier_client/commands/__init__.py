@@ -1,0 +1,1 @@
+"""The command `espalier`, one module a noun."""

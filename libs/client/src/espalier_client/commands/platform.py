@@ -1,0 +1,85 @@
+"""The platform of this machine: up, down, status."""
+
+import os
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from espalier_client.errors import PlatformError
+from espalier_client.output import Output, OutputFormat, bytes_text, duration, emit, note, stdout, table_of
+
+
+def up() -> None:
+    """Start the platform on this machine; what runs already is left alone."""
+    started = start()
+    what = ", ".join(started.names) if started.names else "nothing: everything ran already"
+    note(f"started in {started.seconds:.1f} s: {what}")
+    stdout().print(f"{sign_in_lines(started.gateway_url)}", markup=False)
+
+
+def down(
+    keep_runs: Annotated[
+        bool, typer.Option("--keep-runs", help="Leave training runs running; `espalier up` finds them again.")
+    ] = False,
+) -> None:
+    """Stop the platform. Trainings save and end first; all data stays."""
+    from espalier_client.local import platform
+    from espalier_client.local.layout import default_layout
+
+    stopped = platform.down(default_layout(), keep_runs=keep_runs, report=note)
+    for run in stopped.runs:
+        note(f"run {run.run_id}: {run.message}")
+    for run_id in stopped.kept_runs:
+        note(f"run {run_id} goes on training")
+    note(f"stopped: {', '.join(stopped.names)}" if stopped.names else "nothing ran")
+
+
+def status(output: Output = OutputFormat.TABLE) -> None:
+    """Say what runs. Exit code 1 when a part of the platform does not."""
+    from espalier_client.local import platform
+    from espalier_client.local.layout import default_layout
+
+    layout = default_layout()
+    found = platform.status(layout)
+    emit([asdict(item) for item in found], output, table=_table)
+    dead = [item.name for item in found if not item.running]
+    if len(dead) == len(found):
+        raise PlatformError(f"The platform of {layout.home} does not run; `espalier up` starts it.")
+    if dead:
+        raise PlatformError(f"Not running: {', '.join(dead)}. `espalier up` starts them again.")
+
+
+def start() -> Any:
+    """Starts the platform of this machine, telling what happens. Gives `Started`."""
+    from espalier_client.local import platform
+    from espalier_client.local.layout import default_layout
+
+    return platform.up(default_layout(), environment=os.environ, report=note)
+
+
+def sign_in_lines(url: str) -> str:
+    """Where the console is and who signs in with what."""
+    from espalier_client.local.layout import default_layout
+
+    file = default_layout().admin_password_file
+    try:
+        password = file.read_text("utf-8").strip()
+    except OSError:
+        return f"console   {url}"
+    return f"console   {url}\nuser      admin\npassword  {password}   (one-time, also in {file})"
+
+
+def _table(found: list[dict[str, Any]]) -> Any:
+    rows = [
+        (
+            item["name"],
+            "running" if item["running"] else "not running",
+            item["pid"],
+            item["port"],
+            duration(item["uptime"]) if item["running"] else "",
+            bytes_text(item["memory"]) if item["memory"] else "",
+        )
+        for item in found
+    ]
+    return table_of(("PROCESS", "STATE", "PID", "PORT", "UPTIME", "MEMORY"), rows)

@@ -1,0 +1,79 @@
+"""Finds things by what people type: an id, the beginning of an id, or a name."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from espalier_client.api import Api
+from espalier_client.errors import InvalidInput, NotFound
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def run_id(api: Api, reference: str) -> str:
+    """Id of a run."""
+    return _id(reference, "run", lambda: api.all("/api/v1/training/runs", "runs"))
+
+
+def model_id(api: Api, reference: str) -> str:
+    """Id of a model."""
+    return _id(reference, "model", lambda: api.all("/api/v1/models", "models"))
+
+
+def deployment_id(api: Api, reference: str) -> str:
+    """Id of a deployment; of those with this name the newest that is not stopped, else the newest."""
+    deployments = list(api.all("/api/v1/deployments", "deployments"))
+    living = [item for item in deployments if item["state"] != "DEPLOYMENT_STATE_STOPPED"]
+    if any(item["name"] == reference or item["id"].startswith(reference) for item in living):
+        return _id(reference, "deployment", lambda: living)
+    return _id(reference, "deployment", lambda: deployments)
+
+
+def dataset_id(api: Api, reference: str) -> str:
+    """Id of a dataset."""
+    return _id(reference, "dataset", lambda: api.all("/api/v1/training/datasets", "datasets"))
+
+
+def dataset_version_id(api: Api, reference: str) -> str:
+    """Id of a dataset version: its id, or NAME for the newest version of a dataset, or NAME:2 for its second."""
+    if UUID.fullmatch(reference):
+        return reference
+    name, _, number = reference.rpartition(":") if re.search(r":\d+$", reference) else (reference, "", "")
+    dataset = dataset_id(api, name)
+    versions = list(api.all(f"/api/v1/training/datasets/{dataset}/versions", "versions"))
+    wanted = [item for item in versions if not number or item["version"] == int(number)]
+    if not wanted:
+        raise NotFound(f"The dataset {name!r} has no version{' ' + number if number else ' yet'}.")
+    return str(max(wanted, key=lambda item: int(item["version"]))["id"])
+
+
+def model_version_id(api: Api, reference: str) -> str:
+    """Id of a model version: its id, or NAME for the newest version of a model, or NAME:2 for its second."""
+    if UUID.fullmatch(reference):
+        return reference
+    name, _, number = reference.rpartition(":") if re.search(r":\d+$", reference) else (reference, "", "")
+    model = model_id(api, name)
+    versions = list(api.all(f"/api/v1/models/{model}/versions", "versions"))
+    wanted = [item for item in versions if not number or item["version"] == int(number)]
+    if not wanted:
+        raise NotFound(f"The model {name!r} has no version{' ' + number if number else ' yet'}.")
+    return str(max(wanted, key=lambda item: int(item["version"]))["id"])
+
+
+def _id(reference: str, what: str, items: Any) -> str:
+    if UUID.fullmatch(reference):
+        return reference
+    found: list[dict[str, Any]] = list(items())
+    matches = [item for item in found if item["name"] == reference] or [
+        item for item in found if len(reference) >= 4 and item["id"].startswith(reference)
+    ]
+    if not matches:
+        raise NotFound(f"There is no {what} {reference!r}. `espalier {what}s list` shows those that are there.")
+    if len(matches) > 1:
+        raise InvalidInput(f"{reference!r} may be any of {len(matches)} {what}s: {_some(matches)}. Give one's id.")
+    return str(matches[0]["id"])
+
+
+def _some(items: Iterable[dict[str, Any]]) -> str:
+    ids = [str(item["id"]) for item in items]
+    return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
