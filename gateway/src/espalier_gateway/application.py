@@ -1,0 +1,104 @@
+"""The gateway put together: one ASGI application out of its parts."""
+
+import asyncio
+from pathlib import Path
+
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from espalier_common.errors import Unavailable
+from espalier_common.identity import TokenVerifier, fetch_jwks
+from espalier_common.uploads import UploadStore
+from espalier_gateway.callers import Callers
+from espalier_gateway.console import Console, find_console
+from espalier_gateway.contract import read_contract
+from espalier_gateway.credentials import CookieNames, Credentials
+from espalier_gateway.docs.pages import DocsPages
+from espalier_gateway.edge import Edge, Observe
+from espalier_gateway.endpoint import endpoint
+from espalier_gateway.errors import RouteNotFound
+from espalier_gateway.files.routes import Files
+from espalier_gateway.health import HealthPages
+from espalier_gateway.route_table import RouteTable
+from espalier_gateway.server_events import EventStreams
+from espalier_gateway.settings import GatewaySettings
+from espalier_gateway.transcoder import Transcoder
+from espalier_gateway.upstreams import Upstreams
+
+
+class Gateway:
+    """The application `app`, and what its process must do at the end: set `draining`, later call `close`."""
+
+    def __init__(self, app: ASGIApp, upstreams: Upstreams, draining: asyncio.Event) -> None:
+        self.app = app
+        self.draining = draining
+        self._upstreams = upstreams
+
+    async def close(self) -> None:
+        """Closes the channels to the services."""
+        await self._upstreams.close()
+
+
+def build_gateway(
+    settings: GatewaySettings,
+    *,
+    verifier: TokenVerifier | None = None,
+    console: Path | None = None,
+    observe: Observe | None = None,
+) -> Gateway:
+    """Wires the gateway. `verifier` and `console` are for tests; by default auth's keys and the built files."""
+    contract = read_contract()
+    draining = asyncio.Event()
+    upstreams = Upstreams(settings.services, call_seconds=settings.call_seconds)
+    cookies = CookieNames.of(secure=settings.secure_cookies)
+    credentials = Credentials(cookies)
+    callers = Callers(credentials, verifier or _verifier(settings))
+    store = UploadStore(settings.artifacts_url) if settings.artifacts_url else None
+    transcoder = Transcoder(
+        settings,
+        routes=RouteTable(contract),
+        upstreams=upstreams,
+        credentials=credentials,
+        streams=EventStreams(settings, draining=draining),
+    )
+    health = HealthPages(upstreams, draining=draining)
+
+    def build_openapi() -> bytes:
+        from espalier_gateway.openapi.document import build_document
+
+        return build_document(contract, origin=settings.origin, cookies=cookies)
+
+    router = Router(
+        [
+            endpoint("/healthz", GET=health.live),
+            endpoint("/readyz", GET=health.ready),
+            *DocsPages(settings, callers=callers, build=build_openapi).routes(),
+            *Files(settings, store=store, callers=callers).routes(),
+        ],
+        redirect_slashes=False,
+        default=_rest(transcoder, Console(console or find_console())),
+    )
+    return Gateway(Edge(router, settings, observe=observe), upstreams, draining)
+
+
+def _rest(transcoder: Transcoder, console: Console) -> ASGIApp:
+    """RPCs first; what none of them answers may be a page or a file of the console."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await transcoder(scope, receive, send)
+        except RouteNotFound:
+            await console(scope, receive, send)
+
+    return answer
+
+
+def _verifier(settings: GatewaySettings) -> TokenVerifier:
+    address = settings.services.get("auth")
+    if address is None:
+        return TokenVerifier(_no_keys)
+    return TokenVerifier(fetch_jwks(address))
+
+
+def _no_keys() -> list[dict[str, str]]:
+    raise Unavailable("ESPALIER_SERVICES of the gateway names no address of 'auth'; add it.")

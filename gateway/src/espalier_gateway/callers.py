@@ -1,0 +1,33 @@
+"""Verified callers, for the routes that the gateway answers itself."""
+
+import asyncio
+
+from starlette.requests import Request
+
+from espalier_common.errors import PermissionDenied, Unauthenticated
+from espalier_common.identity import Principal, TokenVerifier
+from espalier_gateway.credentials import Credentials
+
+
+class Callers:
+    """Tells who sends a request, by verifying the token here."""
+
+    def __init__(self, credentials: Credentials, verifier: TokenVerifier) -> None:
+        self._credentials = credentials
+        self._verifier = verifier
+
+    async def signed_in(self, request: Request) -> Principal:
+        """The caller. Raises Unauthenticated, CsrfRefused, and Unavailable while auth's keys cannot be fetched."""
+        token = self._credentials.token_of(request)
+        if not token:
+            raise Unauthenticated("Sign in first: the request carries no access token.")
+        if known := self._verifier.cached(token):
+            return known
+        return await asyncio.to_thread(self._verifier.verify, token)
+
+    async def permitted(self, request: Request, permission: str) -> Principal:
+        """The caller, who has the permission. Raises PermissionDenied too."""
+        principal = await self.signed_in(request)
+        if not principal.may(permission):
+            raise PermissionDenied(permission)
+        return principal

@@ -1,0 +1,118 @@
+"""The gateway's process: binds its port, serves, and leaves in good order at SIGTERM."""
+
+import asyncio
+import errno
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from espalier_common.settings import SettingsError, split_address
+from espalier_common.telemetry import get_logger, serve_metrics
+from espalier_gateway.application import Gateway, build_gateway
+from espalier_gateway.settings import GatewaySettings
+
+BACKLOG = 1024
+KEEP_ALIVE_SECONDS = 65  # longer than the 60 s of usual load balancers, so that they close first
+
+_log = get_logger(__name__)
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serves until SIGTERM or SIGINT. Raises SettingsError when it cannot start."""
+    listener = bind(settings.listen, "ESPALIER_LISTEN")
+    stop_metrics = _serve_metrics(settings)
+    gateway = build_gateway(settings, observe=_observer(settings))
+    server = _Server(_config(gateway, settings), gateway=gateway)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.leave)
+    _log.info("ready", listen=settings.listen, port=listener.getsockname()[1], public_url=settings.origin)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await gateway.close()
+        stop_metrics()
+    _log.info("stopped")
+
+
+def bind(address: str, variable: str) -> socket.socket:
+    """A socket that listens on host:port. Raises SettingsError that names the port and the setting."""
+    host, port = split_address(address)
+    try:
+        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(target)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"Port {port} of {host} is taken by another program; stop that one or set {variable} to another port."
+            ) from error
+        raise SettingsError(f"Cannot listen on {address}: {error.strerror or error}; change {variable}.") from error
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves its signals to us, and tells the streams before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, *, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def leave(self) -> None:
+        """Ends the process in good order; asked a second time, at once."""
+        _log.info("stopping", seconds=self.config.timeout_graceful_shutdown)
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._gateway.draining.set()
+
+
+def _config(gateway: Gateway, settings: GatewaySettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        gateway.app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )
+
+
+def _serve_metrics(settings: GatewaySettings) -> Any:
+    try:
+        return serve_metrics(settings.metrics_listen)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot serve metrics on {settings.metrics_listen}: {error.strerror}; change ESPALIER_METRICS_LISTEN."
+        ) from error
+
+
+def _observer(settings: GatewaySettings) -> Any:
+    if not settings.metrics_listen:
+        return None
+    from espalier_gateway.metrics import HttpMetrics
+
+    return HttpMetrics().observe
+
+
+def fail(message: str) -> int:
+    """Says why the gateway does not start; gives the exit code."""
+    sys.stderr.write(f"{message}\n")
+    return 78

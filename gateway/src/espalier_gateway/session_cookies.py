@@ -1,0 +1,77 @@
+"""Sign-in of browsers: the tokens of AuthService travel in cookies, never in a body that a script could read.
+
+The three RPCs are transcoded like all others; only their tokens take another way:
+
+    Login    with "cookie": true   → answer's tokens into cookies
+    Refresh  without a token       → token from the cookie, answer's tokens into cookies
+    Logout   without a token       → token from the cookie, cookies removed
+"""
+
+import secrets
+from collections.abc import Mapping
+from http.cookies import SimpleCookie
+from typing import Any
+
+from starlette.requests import Request
+
+from espalier_common.errors import Unauthenticated
+from espalier_gateway.credentials import Credentials
+from espalier_gateway.settings import GatewaySettings
+
+_LOGIN = "espalier.auth.v1.AuthService.Login"
+_REFRESH = "espalier.auth.v1.AuthService.Refresh"
+_LOGOUT = "espalier.auth.v1.AuthService.Logout"
+
+
+class SessionCookies:
+    """Reads and writes the cookies of a browser's session."""
+
+    def __init__(self, settings: GatewaySettings, credentials: Credentials) -> None:
+        self._secure = settings.secure_cookies
+        self._refresh_seconds = settings.refresh_cookie_seconds
+        self._credentials = credentials
+
+    def take(self, rpc: str, message: Any, request: Request) -> bool:
+        """Fills the request from the cookies where it is meant to; True when the answer belongs into cookies.
+
+        Raises CsrfRefused, and Unauthenticated when a refresh has no token at all.
+        """
+        if rpc == _LOGIN:
+            return bool(message.cookie)
+        if rpc not in {_REFRESH, _LOGOUT} or message.refresh_token:
+            return False
+        message.refresh_token = self._credentials.refresh_token_of(request)
+        if rpc == _REFRESH and not message.refresh_token:
+            raise Unauthenticated("There is no session to refresh; sign in.")
+        return bool(message.refresh_token)
+
+    def give(self, rpc: str, reply: Any) -> list[str]:
+        """Set-Cookie values for an answer, whose tokens are removed from it."""
+        if rpc == _LOGOUT:
+            return self.removal()
+        names = self._credentials.names
+        lives = {
+            names.access: (reply.access_token, reply.expires_in),
+            names.refresh: (reply.refresh_token, self._refresh_seconds),
+            names.csrf: (secrets.token_urlsafe(24), self._refresh_seconds),
+        }
+        reply.access_token = reply.refresh_token = ""
+        return [self._cookie(name, value, seconds) for name, (value, seconds) in lives.items()]
+
+    def removal(self) -> list[str]:
+        """Set-Cookie values that end the session in the browser."""
+        names = self._credentials.names
+        return [self._cookie(name, "", 0) for name in (names.access, names.refresh, names.csrf)]
+
+    def _cookie(self, name: str, value: str, seconds: int) -> str:
+        cookie: SimpleCookie = SimpleCookie({name: value})
+        attributes: Mapping[str, Any] = {
+            "path": "/",
+            "max-age": str(seconds),
+            "samesite": "Strict",
+            "secure": self._secure,
+            # The script of the console must read this one to repeat it in the header.
+            "httponly": name != self._credentials.names.csrf,
+        }
+        cookie[name].update({key: setting for key, setting in attributes.items() if setting})
+        return cookie[name].OutputString()
