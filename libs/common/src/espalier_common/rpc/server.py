@@ -76,7 +76,7 @@ class Service:
 
 def run(settings_type: type[Settings], build: Callable[[Settings], Service]) -> NoReturn:
     """The `main` of a service: `python -m espalier_<name> [serve|migrate]`. Ends the process."""
-    parser = argparse.ArgumentParser(prog=f"python -m {build.__module__.partition('.')[0]}")
+    parser = argparse.ArgumentParser(prog=f"python -m {_package_run()}")
     parser.add_argument("command", nargs="?", choices=["serve", "migrate"], default="serve")
     command: str = parser.parse_args().command
     try:
@@ -257,6 +257,12 @@ def _migrate(service: Service) -> None:
 
     if service.settings.database_url:
         migrate(service.package, service.settings.database_url)
+
+
+def _package_run() -> str:
+    """Name after `python -m`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.parent if spec is not None else "espalier_service"
 
 
 def _read(settings_type: type[Settings]) -> Settings:
