@@ -4,9 +4,6 @@ Everything here blocks: call it from plain handlers and from threads, never on t
 """
 
 import os
-import secrets
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +13,9 @@ from sqlalchemy import BigInteger, DateTime, Dialect, Engine, MetaData, Uuid, cr
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, mapped_column, sessionmaker
 from sqlalchemy.types import TypeDecorator
+
+from espalier_common.identifiers import new_id as new_id
+from espalier_common.identifiers import utc_now as utc_now
 
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_N_label)s",
@@ -54,20 +54,6 @@ TYPES: dict[Any, Any] = {datetime: UtcDateTime, dict[str, Any]: JSONB, list[str]
 def new_metadata() -> MetaData:
     """Metadata with the naming convention; one per service, so that two services may both have a table `sessions`."""
     return MetaData(naming_convention=NAMING_CONVENTION)
-
-
-def utc_now() -> datetime:
-    """Now, in UTC."""
-    return datetime.now(UTC)
-
-
-def new_id() -> str:
-    """A UUID (version 7) whose text sorts by time of creation, to the millisecond."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & ((1 << 48) - 1)) << 80 | secrets.randbits(80)
-    value = value & ~(0xF << 76) | (0x7 << 76)
-    value = value & ~(0x3 << 62) | (0x2 << 62)
-    return str(uuid.UUID(int=value))
 
 
 class Database:

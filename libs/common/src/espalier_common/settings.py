@@ -47,9 +47,8 @@ class ServiceSettings(BaseSettings):
         try:
             return self.services[service]
         except KeyError:
-            raise KeyError(
-                f"ESPALIER_SERVICES has no address of {service!r}; it names {sorted(self.services)}"
-            ) from None
+            known = ", ".join(sorted(self.services)) or "nothing"
+            raise SettingsError(f"ESPALIER_SERVICES has no address of {service!r}; it names {known}.") from None
 
 
 def split_address(address: str) -> tuple[str, int]:
