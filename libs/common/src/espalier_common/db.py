@@ -14,8 +14,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, mapped_column, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
-from espalier_common.identifiers import new_id as new_id
-from espalier_common.identifiers import utc_now as utc_now
+from espalier_common.identifiers import new_id as new_id  # noqa: PLC0414  (part of this interface)
+from espalier_common.identifiers import utc_now as utc_now  # noqa: PLC0414  (the same)
 
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_N_label)s",
