@@ -244,6 +244,7 @@ class Api:
             problem if isinstance(problem, dict) else {},
             request_id=answer.headers.get("x-request-id", ""),
         )
-        if isinstance(error, Unauthenticated) and self._store.get(self.server) is None and not self._fixed_token:
+        anonymous = self._store.get(self.server) is None and not self._fixed_token
+        if isinstance(error, Unauthenticated) and anonymous and "/api/v1/auth/" not in answer.request.url.path:
             error.message = f"Nobody is signed in at {self.server}: run `espalier login`."
         return error

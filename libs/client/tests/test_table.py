@@ -1,0 +1,41 @@
+import json
+from pathlib import Path
+
+from espalier_client.local import secrets, table
+from espalier_client.local.layout import Layout
+from espalier_client.local.table import SERVICES, Told
+
+
+def told(tmp_path: Path) -> Told:
+    names = [service.name for service in SERVICES]
+    return Told(
+        layout=Layout(tmp_path),
+        secrets=secrets.load_or_create(tmp_path / "s.json", services=names, nats_users=[*names, table.RUNNER]),
+        ports={name: 7000 + index for index, name in enumerate(table.NAMES)},
+        database_url=lambda name: f"postgresql+psycopg2://{name}",
+        nats_url=lambda name: f"nats://{name}",
+    )
+
+
+def settings(name: str, tmp_path: Path) -> dict[str, str]:
+    return table.settings_of(next(service for service in SERVICES if service.name == name), told(tmp_path))
+
+
+def test_each_service_gets_its_own_database_and_secret(tmp_path: Path) -> None:
+    chat, registry = settings("chat", tmp_path), settings("model-registry", tmp_path)
+    assert chat["ESPALIER_DATABASE_URL"] != registry["ESPALIER_DATABASE_URL"]
+    assert chat["ESPALIER_SERVICE_SECRET"] != registry["ESPALIER_SERVICE_SECRET"]
+    assert "ESPALIER_DATABASE_URL" not in settings("gateway", tmp_path)
+
+
+def test_only_auth_gets_the_master_key_and_it_knows_hashes_of_all_others(tmp_path: Path) -> None:
+    holders = [service.name for service in SERVICES if "ESPALIER_MASTER_KEY" in settings(service.name, tmp_path)]
+    assert holders == ["auth"]
+    hashes = json.loads(settings("auth", tmp_path)["ESPALIER_SERVICE_SECRET_HASHES"])
+    assert set(hashes) == {service.name for service in SERVICES} - {"auth"}
+
+
+def test_no_secret_of_the_caller_reaches_a_service() -> None:
+    environment = {"ESPALIER_PASSWORD": "x", "ESPALIER_TOKEN": "y", "ESPALIER_LOG_LEVEL": "debug", "PYTHONPATH": "/z"}
+    assert table.operator_settings(environment) == {"ESPALIER_LOG_LEVEL": "debug"}
+    assert not {"PYTHONPATH", "ESPALIER_TOKEN"} & set(table.inherited(environment))
