@@ -1,0 +1,24 @@
+"""The NATS edge: what chat tells. It listens to nothing."""
+
+from sqlalchemy.orm import Session
+
+from espalier.chat.v1 import events_pb2
+from espalier_chat.models import AnswerEnded
+from espalier_chat.wire import STATES, timestamp
+from espalier_common.outbox import record
+
+
+def publish(session: Session, event: AnswerEnded) -> None:
+    """Puts the event into the outbox, with the transaction that it tells of."""
+    message = event.message
+    finished = events_pb2.AnswerFinished(
+        message_id=message.id,
+        session_id=message.session_id,
+        deployment_id=event.deployment_id,
+        owner_id=event.owner_id,
+        state=STATES[message.state],
+        prompt_tokens=message.prompt_tokens,
+        completion_tokens=message.completion_tokens,
+        finish_time=timestamp(event.at),
+    )
+    record(session, finished, key=message.id)

@@ -1,0 +1,102 @@
+"""Every select on sessions and messages. `owner` narrows to what one user owns; None sees all."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.orm import Session
+
+from espalier_chat.models import ChatSession, Message, MessageState
+from espalier_common.pagination import Page, PageRequest, paginate
+
+MAX_PAGE_BYTES = 8 << 20  # with one overlong message more, a page stays below gRPC's 16 MiB
+
+
+def find_session(session: Session, session_id: str, *, owner: str | None, lock: bool = False) -> ChatSession | None:
+    """The session; locked against other writers until the transaction ends when asked."""
+    statement = select(ChatSession).where(ChatSession.id == session_id)
+    if owner is not None:
+        statement = statement.where(ChatSession.owner_id == owner)
+    return session.scalars(statement.with_for_update() if lock else statement).one_or_none()
+
+
+def list_sessions(session: Session, *, owner: str, page: PageRequest) -> Page[ChatSession]:
+    """The owner's sessions, newest first."""
+    statement = select(ChatSession).where(ChatSession.owner_id == owner)
+    return paginate(session, statement, order=(ChatSession.created_at.desc(), ChatSession.id.desc()), page=page)
+
+
+def find_message(session: Session, message_id: str, *, session_id: str) -> Message | None:
+    """The message of this session."""
+    return session.scalars(
+        select(Message).where(Message.id == message_id, Message.session_id == session_id)
+    ).one_or_none()
+
+
+def lock_message(session: Session, message_id: str) -> Message:
+    """The message, locked. It must exist."""
+    return session.scalars(select(Message).where(Message.id == message_id).with_for_update()).one()
+
+
+def list_messages(session: Session, session_id: str, *, page: PageRequest) -> Page[Message]:
+    """Messages, oldest first; a page ends early rather than be too big for one answer."""
+    sizes = select(func.octet_length(Message.text)).where(Message.session_id == session_id)
+    if page.after is not None:
+        sizes = sizes.where(Message.position > page.after[0])
+    fitting, total = 0, 0
+    for size in session.scalars(sizes.order_by(Message.position).limit(page.size)):
+        total += size
+        if fitting and total > MAX_PAGE_BYTES:
+            break
+        fitting += 1
+    statement = select(Message).where(Message.session_id == session_id)
+    return paginate(session, statement, order=(Message.position,), page=replace(page, size=max(fitting, 1)))
+
+
+def find_streaming(session: Session, session_id: str) -> Message | None:
+    """The answer that is being generated in a session; there is one at most."""
+    return session.scalars(
+        select(Message).where(Message.session_id == session_id, Message.state == MessageState.STREAMING)
+    ).one_or_none()
+
+
+def last_messages(session: Session, session_id: str, *, limit: int) -> Sequence[Message]:
+    """The newest messages of a session, oldest first."""
+    newest = select(Message).where(Message.session_id == session_id).order_by(Message.position.desc()).limit(limit)
+    return list(reversed(session.scalars(newest).all()))
+
+
+def touch(session: Session, message_ids: Iterable[str], *, now: datetime) -> Sequence[str]:
+    """Says that the answers are still being generated; gives those that are asked to stop."""
+    statement = (
+        update(Message)
+        .where(Message.id.in_(list(message_ids)), Message.state == MessageState.STREAMING)
+        .values(touched_at=now)
+        .returning(Message.id, Message.stop_requested)
+    )
+    return [message_id for message_id, stop_requested in session.execute(statement) if stop_requested]
+
+
+def save_texts(session: Session, texts: Mapping[str, str]) -> None:
+    """Stores how far the answers are; one that has ended meanwhile keeps its final text."""
+    table = Message.__table__
+    statement = (
+        update(table)  # type: ignore[arg-type]
+        .where(table.c.id == bindparam("message_id"), table.c.state == MessageState.STREAMING)
+        .values(text=bindparam("so_far"))
+    )
+    rows = [{"message_id": message_id, "so_far": text} for message_id, text in texts.items()]
+    session.connection().execute(statement, rows)
+
+
+def lock_orphans(session: Session, *, untouched_since: datetime, limit: int) -> Sequence[tuple[Message, ChatSession]]:
+    """Answers that nobody generates any more, with their sessions."""
+    found = session.execute(
+        select(Message, ChatSession)
+        .join(ChatSession, ChatSession.id == Message.session_id)
+        .where(Message.state == MessageState.STREAMING, Message.touched_at <= untouched_since)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=Message)
+    )
+    return [(message, owner) for message, owner in found]

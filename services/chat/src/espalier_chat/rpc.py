@@ -1,0 +1,133 @@
+"""The servicer: message in, use case, message out; one RPC is one transaction, committed here or in `answers`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from espalier.chat.v1 import service_pb2 as pb
+from espalier.chat.v1 import service_pb2_grpc
+from espalier_chat.answer import Delta
+from espalier_chat.answers import Answers
+from espalier_chat.models import ChatSession, Message
+from espalier_chat.service import Conversations, Deployments, Viewer
+from espalier_chat.wire import message_to_proto, parameters_of, session_to_proto
+from espalier_common.db import Database
+from espalier_common.errors import FailedPrecondition
+from espalier_common.identity import current_principal
+from espalier_common.pagination import Paginator
+
+
+def viewer() -> Viewer:
+    """The caller of the RPC being served."""
+    principal = current_principal()
+    return Viewer(subject=principal.subject, sees_all=principal.scope == "all")
+
+
+class ChatRpc(service_pb2_grpc.ChatServiceServicer):
+    """Sessions, messages and streaming answers."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        conversations: Conversations,
+        answers: Answers,
+        deployments: Deployments,
+        paginator: Paginator,
+    ) -> None:
+        self._database = database
+        self._conversations = conversations
+        self._answers = answers
+        self._deployments = deployments
+        self._paginator = paginator
+
+    async def CreateSession(self, request: pb.CreateSessionRequest, context: object) -> pb.Session:
+        wanted = request.session
+        # One that does not answer yet is there all the same; what is the matter is told when a message is sent.
+        with suppress(FailedPrecondition):
+            await self._deployments.resolve(wanted.deployment_id)
+        return session_to_proto(await asyncio.to_thread(self._open_session, wanted, viewer()))
+
+    def GetSession(self, request: pb.GetSessionRequest, context: object) -> pb.Session:
+        with self._database.transaction() as session:
+            return session_to_proto(self._conversations.get_session(session, viewer(), request.session_id))
+
+    def ListSessions(self, request: pb.ListSessionsRequest, context: object) -> pb.ListSessionsResponse:
+        page = self._paginator.read(request)
+        with self._database.transaction() as session:
+            found = self._conversations.list_sessions(session, viewer(), page=page)
+        sessions = [session_to_proto(item) for item in found.items]
+        return pb.ListSessionsResponse(sessions=sessions, next_page_token=found.next_page_token)
+
+    def ListMessages(self, request: pb.ListMessagesRequest, context: object) -> pb.ListMessagesResponse:
+        page = self._paginator.read(request)
+        with self._database.transaction() as session:
+            found = self._conversations.list_messages(session, viewer(), request.session_id, page=page)
+        messages = [message_to_proto(item) for item in found.items]
+        return pb.ListMessagesResponse(messages=messages, next_page_token=found.next_page_token)
+
+    async def SendMessage(self, request: pb.SendMessageRequest, context: Any) -> AsyncIterator[pb.MessageDelta]:
+        asking = viewer()
+        session = await asyncio.to_thread(self._session_to_answer_in, request.session_id, asking)
+        # Asked before anything is stored: a deployment that does not answer leaves no message behind.
+        endpoint = await self._deployments.resolve(session.deployment_id)
+        reader = await self._answers.begin(asking, session_id=request.session_id, text=request.text, endpoint=endpoint)
+        # gRPC may drop this generator without closing it when the client goes; the callback is told in any case.
+        context.add_done_callback(lambda _: reader.close())
+        try:
+            yield pb.MessageDelta(message_id=reader.message_id, offset="0")
+            async for delta in reader.read(0):
+                yield _delta_to_proto(reader.message_id, delta)
+        finally:
+            reader.close()
+
+    async def StreamMessage(self, request: pb.StreamMessageRequest, context: Any) -> AsyncIterator[pb.MessageDelta]:
+        asking, offset = viewer(), int(request.offset or "0")
+        names = {"session_id": request.session_id, "message_id": request.message_id}
+        # Whether the caller may see it stands in the database alone.
+        await asyncio.to_thread(self._message, asking, **names)
+        answer = self._answers.find(request.message_id)
+        if answer is None:
+            async for delta in self._answers.follow(asking, offset=offset, **names):
+                yield _delta_to_proto(request.message_id, delta)
+            return
+        reader = answer.attach()
+        context.add_done_callback(lambda _: reader.close())
+        try:
+            async for delta in reader.read(offset):
+                yield _delta_to_proto(request.message_id, delta)
+        finally:
+            reader.close()
+
+    async def StopMessage(self, request: pb.StopMessageRequest, context: object) -> pb.Message:
+        message = await self._answers.stop(viewer(), session_id=request.session_id, message_id=request.message_id)
+        return message_to_proto(message)
+
+    def _open_session(self, wanted: pb.Session, asking: Viewer) -> ChatSession:
+        with self._database.transaction() as session:
+            return self._conversations.open_session(
+                session,
+                asking,
+                title=wanted.title,
+                deployment_id=wanted.deployment_id,
+                system_prompt=wanted.system_prompt,
+                parameters=parameters_of(wanted.parameters),
+            )
+
+    def _session_to_answer_in(self, session_id: str, asking: Viewer) -> ChatSession:
+        with self._database.transaction() as session:
+            return self._conversations.session_to_answer_in(session, asking, session_id)
+
+    def _message(self, asking: Viewer, *, session_id: str, message_id: str) -> Message:
+        with self._database.transaction() as session:
+            return self._conversations.get_message(session, asking, session_id=session_id, message_id=message_id)
+
+
+def _delta_to_proto(message_id: str, delta: Delta) -> pb.MessageDelta:
+    return pb.MessageDelta(
+        message_id=message_id,
+        offset=str(delta.offset),
+        text=delta.text,
+        message=message_to_proto(delta.message) if delta.message is not None else None,
+    )

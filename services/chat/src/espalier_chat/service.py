@@ -1,0 +1,212 @@
+"""Use cases: open sessions, begin an answer, keep how far it is, stop and end it, clear away what a dead process left."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from espalier_chat import repository
+from espalier_chat.errors import AnswerInProgress, MessageNotFound, SessionNotFound
+from espalier_chat.models import AnswerEnded, ChatSession, Message, MessageState, Outcome, Role
+from espalier_common.db import utc_now
+from espalier_common.pagination import Page, PageRequest
+
+HISTORY_MESSAGES = 2000
+ORPHANS_AT_ONCE = 100
+CUT_BY_RESTART = "The chat service was restarted while the answer was generated; this is the text until then."
+
+Publish = Callable[[Session, AnswerEnded], None]
+"""Puts the event into the outbox, in the same transaction as the change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where a deployment answers, and the model name to send."""
+
+    base_url: str
+    model: str
+
+
+class Deployments(Protocol):
+    """What chat asks of the model registry."""
+
+    async def resolve(self, deployment_id: str) -> Endpoint:
+        """Where the deployment answers, with the caller's rights. Raises the registry's errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Viewer:
+    """Who asks: what it creates belongs to `subject`; it reads everything when `sees_all`, else what it owns."""
+
+    subject: str
+    sees_all: bool
+
+    @property
+    def owner(self) -> str | None:
+        """The owner to narrow reads to; None for no narrowing."""
+        return None if self.sees_all else self.subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """An answer that was begun: its message, the conversation to send, and how to sample."""
+
+    answer: Message
+    conversation: Sequence[Mapping[str, str]]
+    parameters: Mapping[str, Any]
+
+
+class Conversations:
+    """The use cases. Each runs in the caller's transaction; the edge commits."""
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+
+    def open_session(
+        self,
+        session: Session,
+        viewer: Viewer,
+        *,
+        title: str,
+        deployment_id: str,
+        system_prompt: str,
+        parameters: Mapping[str, Any],
+    ) -> ChatSession:
+        """Opens a session without messages."""
+        opened = ChatSession(
+            title=title,
+            deployment_id=deployment_id,
+            system_prompt=system_prompt,
+            parameters=dict(parameters),
+            owner_id=viewer.subject,
+        )
+        session.add(opened)
+        session.flush()
+        return opened
+
+    def get_session(self, session: Session, viewer: Viewer, session_id: str) -> ChatSession:
+        """Raises SessionNotFound."""
+        return _found(repository.find_session(session, session_id, owner=viewer.owner), session_id)
+
+    def list_sessions(self, session: Session, viewer: Viewer, *, page: PageRequest) -> Page[ChatSession]:
+        """One's own, newest first."""
+        return repository.list_sessions(session, owner=viewer.subject, page=page)
+
+    def list_messages(self, session: Session, viewer: Viewer, session_id: str, *, page: PageRequest) -> Page[Message]:
+        """Oldest first. Raises SessionNotFound."""
+        self.get_session(session, viewer, session_id)
+        return repository.list_messages(session, session_id, page=page)
+
+    def get_message(self, session: Session, viewer: Viewer, *, session_id: str, message_id: str) -> Message:
+        """Raises SessionNotFound, MessageNotFound."""
+        self.get_session(session, viewer, session_id)
+        message = repository.find_message(session, message_id, session_id=session_id)
+        if message is None:
+            raise MessageNotFound("message", message_id)
+        return message
+
+    def session_to_answer_in(self, session: Session, viewer: Viewer, session_id: str) -> ChatSession:
+        """One's own session, when no answer is being generated in it. Raises SessionNotFound, AnswerInProgress."""
+        found = _found(repository.find_session(session, session_id, owner=viewer.subject), session_id)
+        _refuse_second_answer(session, session_id)
+        return found
+
+    def begin_answer(self, session: Session, viewer: Viewer, *, session_id: str, text: str) -> Turn:
+        """Stores the user's message and the answer that is to be generated.
+
+        Raises SessionNotFound, AnswerInProgress.
+        """
+        found = _found(repository.find_session(session, session_id, owner=viewer.subject, lock=True), session_id)
+        _refuse_second_answer(session, session_id)
+        before = repository.last_messages(session, session_id, limit=HISTORY_MESSAGES)
+        first = found.take_positions(2)
+        question = Message(
+            session_id=session_id, position=first, role=Role.USER, text=text, state=MessageState.COMPLETE
+        )
+        answer = Message(session_id=session_id, position=first + 1, role=Role.ASSISTANT, state=MessageState.STREAMING)
+        found.name_after(text)
+        session.add_all([question, answer])
+        try:
+            session.flush()
+        except IntegrityError as error:
+            raise _in_progress() from error
+        return Turn(
+            answer=answer,
+            conversation=conversation(found.system_prompt, [*before, question]),
+            parameters=found.parameters,
+        )
+
+    def save_progress(self, session: Session, *, alive: Sequence[str], texts: Mapping[str, str]) -> Sequence[str]:
+        """Keeps how far the answers of this process are; gives those that are asked to stop."""
+        asked_to_stop = repository.touch(session, alive, now=utc_now())
+        if texts:
+            repository.save_texts(session, texts)
+        return asked_to_stop
+
+    def end_answer(self, session: Session, message_id: str, outcome: Outcome) -> Message:
+        """Keeps how an answer ended. The process that generated it has the last word."""
+        message = repository.lock_message(session, message_id)
+        message.end(outcome)
+        found = _found(repository.find_session(session, message.session_id, owner=None), message.session_id)
+        self._tell(session, message, found, outcome.finished_at)
+        return message
+
+    def ask_to_stop(self, session: Session, viewer: Viewer, *, session_id: str, message_id: str) -> Message:
+        """Asks whichever process generates the answer to stop; nothing happens to one that has ended.
+
+        Raises SessionNotFound, MessageNotFound.
+        """
+        _found(repository.find_session(session, session_id, owner=viewer.subject), session_id)
+        message = self.get_message(session, viewer, session_id=session_id, message_id=message_id)
+        if message.state is MessageState.STREAMING:
+            repository.lock_message(session, message_id).stop_requested = True
+        return message
+
+    def cut_orphans(self, session: Session, *, silent_for: timedelta) -> int:
+        """Ends answers that no process has touched for so long; gives how many. Their text is kept."""
+        now = utc_now()
+        orphans = repository.lock_orphans(session, untouched_since=now - silent_for, limit=ORPHANS_AT_ONCE)
+        for message, found in orphans:
+            message.cut(CUT_BY_RESTART)
+            self._tell(session, message, found, now)
+        return len(orphans)
+
+    def _tell(self, session: Session, message: Message, found: ChatSession, at: datetime) -> None:
+        ended = AnswerEnded(message=message, deployment_id=found.deployment_id, owner_id=found.owner_id, at=at)
+        self._publish(session, ended)
+
+
+def conversation(system_prompt: str, messages: Sequence[Message]) -> list[dict[str, str]]:
+    """What the model is sent: the system prompt and the turns. A question whose answer failed or is empty is left out
+    with it, so that user and assistant alternate as chat templates want it.
+    """
+    sent = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    for index, message in enumerate(messages):
+        answer = messages[index + 1] if index + 1 < len(messages) else None
+        if message.role is Role.USER and (answer is None or _is_worth_sending(answer)):
+            sent.append({"role": "user", "content": message.text})
+        elif message.role is Role.ASSISTANT and _is_worth_sending(message):
+            sent.append({"role": "assistant", "content": message.text})
+    return sent
+
+
+def _is_worth_sending(answer: Message) -> bool:
+    return answer.state in {MessageState.COMPLETE, MessageState.INTERRUPTED} and bool(answer.text.strip())
+
+
+def _found(found: ChatSession | None, session_id: str) -> ChatSession:
+    if found is None:
+        raise SessionNotFound("session", session_id)
+    return found
+
+
+def _refuse_second_answer(session: Session, session_id: str) -> None:
+    if repository.find_streaming(session, session_id) is not None:
+        raise _in_progress()
+
+
+def _in_progress() -> AnswerInProgress:
+    return AnswerInProgress("An answer is being generated in this session; wait for its end, or stop it first.")
