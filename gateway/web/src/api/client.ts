@@ -20,24 +20,30 @@ function csrfToken(): string {
   return pair ? decodeURIComponent(pair.slice(pair.indexOf("=") + 1)) : "";
 }
 
-let refreshing: Promise<boolean> | null = null;
+let refreshing: Promise<boolean> | undefined;
 
 /** Renews the session. Calls that expire together share one renewal, and so do all tabs of the browser. */
 export function refresh(): Promise<boolean> {
-  refreshing ??= navigator.locks
-    .request("espalier-refresh", async () => {
-      const before = Number(localStorage.getItem("espalier-refreshed") ?? 0);
-      if (Date.now() - before < 5_000) return true;
-      const answer = await fetch("/api/v1/auth/refresh", {
-        method: "POST",
-        headers: { "content-type": "application/json", "x-csrf-token": csrfToken() },
-        body: "{}",
-      });
-      if (answer.ok) localStorage.setItem("espalier-refreshed", String(Date.now()));
-      return answer.ok;
-    })
-    .finally(() => (refreshing = null));
-  return refreshing;
+  const renewal = refreshing ?? renewAlone();
+  refreshing = renewal;
+  return renewal.finally(() => (refreshing = undefined));
+}
+
+async function renewAlone(): Promise<boolean> {
+  return await navigator.locks.request("espalier-refresh", renew);
+}
+
+/** Asks for the next pair of tokens, unless another tab has just got it for this browser. */
+async function renew(): Promise<boolean> {
+  const before = Number(localStorage.getItem("espalier-refreshed") ?? 0);
+  if (Date.now() - before < 5_000) return true;
+  const answer = await fetch("/api/v1/auth/refresh", {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-csrf-token": csrfToken() },
+    body: "{}",
+  });
+  if (answer.ok) localStorage.setItem("espalier-refreshed", String(Date.now()));
+  return answer.ok;
 }
 
 const session: Middleware = {

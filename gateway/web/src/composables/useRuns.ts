@@ -3,7 +3,7 @@ import { onMounted, onUnmounted, ref, shallowRef } from "vue";
 import type { components } from "../api/schema";
 import { api, type Problem, problemOf } from "../api/client";
 
-export type Run = components["schemas"]["espalier.training_orchestrator.v1.Run"];
+export type Run = components["schemas"]["training_orchestrator.v1.Run"];
 
 const refreshMilliseconds = 2_000;
 

@@ -3,7 +3,7 @@ import { ref } from "vue";
 import type { components } from "../api/schema";
 import { api, type Problem, problemOf } from "../api/client";
 
-export type Me = components["schemas"]["espalier.auth.v1.Me"];
+export type Me = components["schemas"]["auth.v1.Me"];
 
 const me = ref<Me | null>(null);
 const isKnown = ref(false);
