@@ -46,7 +46,7 @@ class Console:
 
     def _refuse(self, scope: Scope) -> None:
         raw_path = raw_path_of(scope)
-        if self._is_page(raw_path.lstrip("/")) or self._file(raw_path.lstrip("/")):
+        if raw_path == "/" or self._file(raw_path.lstrip("/")):
             raise MethodNotAllowed(scope["method"], {"GET", "HEAD"})
         raise RouteNotFound(raw_path)
 

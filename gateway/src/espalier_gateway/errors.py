@@ -106,13 +106,11 @@ class VersionMismatch(HttpError):
 
 
 class BodyTooLarge(HttpError):
+    """The connection stays open: closed with bytes still on their way, the client would see a reset and not the answer."""
+
     code = "INVALID_ARGUMENT"
     reason = "BODY_TOO_LARGE"
     status = 413
-
-    def __init__(self, message: str) -> None:
-        # The rest of the body is not read, so the connection cannot be used again.
-        super().__init__(message, headers={"Connection": "close"})
 
 
 class UnsupportedMedia(HttpError):

@@ -1,0 +1,190 @@
+"""Small servicers of the generated services. They implement the port and remember what reached them."""
+
+import asyncio
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from espalier.auth.v1 import resources_pb2 as auth_resources
+from espalier.auth.v1 import service_pb2 as auth_pb2
+from espalier.auth.v1 import service_pb2_grpc as auth_grpc
+from espalier.chat.v1 import service_pb2 as chat_pb2
+from espalier.chat.v1 import service_pb2_grpc as chat_grpc
+from espalier.training_orchestrator.v1 import dataset_pb2, dataset_service_pb2, run_pb2, run_service_pb2
+from espalier.training_orchestrator.v1 import dataset_service_pb2_grpc as datasets_grpc
+from espalier.training_orchestrator.v1 import run_service_pb2_grpc as runs_grpc
+from espalier_common import errors
+
+RUN_ID = "018f6e1c-0b0a-7c3e-9d5a-0242ac120003"
+REFRESH = "refresh-1"
+
+
+class _Unused:
+    """RPCs that no test calls; the server insists that each is implemented."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.metadata: list[dict[str, str]] = []
+
+    def note(self, request: Any, context: Any) -> None:
+        self.requests.append(request)
+        self.metadata.append({key: value for key, value in context.invocation_metadata() if isinstance(value, str)})
+
+
+def _complete(servicer: type, descriptor: Any) -> None:
+    """Adds handlers that answer with an empty message where the fake has none of its own."""
+    from google.protobuf.message_factory import GetMessageClass
+
+    for method in descriptor.methods:
+        if method.name in vars(servicer):
+            continue
+        reply = GetMessageClass(method.output_type)
+        if method.server_streaming:
+
+            async def stream(self: Any, request: Any, context: Any, reply: Any = reply) -> Any:
+                self.note(request, context)
+                yield reply()
+
+            setattr(servicer, method.name, stream)
+        else:
+
+            def unary(self: Any, request: Any, context: Any, reply: Any = reply) -> Any:
+                self.note(request, context)
+                return reply()
+
+            setattr(servicer, method.name, unary)
+
+
+class AuthFake(_Unused, auth_grpc.AuthServiceServicer):
+    """One user: ada / correct horse battery."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refresh_tokens = {REFRESH}
+        self.access_token = "access-1"
+
+    def Login(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        if (request.username, request.password) != ("ada", "correct horse battery"):
+            raise errors.Unauthenticated("Username or password is wrong.")
+        return self._pair(REFRESH)
+
+    def Refresh(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        if request.refresh_token not in self.refresh_tokens:
+            raise errors.Unauthenticated("The session has ended; sign in again.")
+        self.refresh_tokens = {"refresh-2"}
+        return self._pair("refresh-2")
+
+    def Logout(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        self.refresh_tokens.discard(request.refresh_token)
+        return Empty()
+
+    def _pair(self, refresh: str) -> Any:
+        return auth_resources.TokenPair(
+            access_token=self.access_token, refresh_token=refresh, token_type="Bearer", expires_in=600
+        )
+
+
+class UsersFake(_Unused, auth_grpc.UserServiceServicer):
+    def UpdateUser(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        return request.user
+
+    def GetMe(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        return auth_pb2.Me(user=auth_resources.User(username="ada"), permissions=["*"], scope="all")
+
+
+class RunsFake(_Unused, runs_grpc.RunServiceServicer):
+    """Answers, fails or streams as the test sets it up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: Exception | None = None
+        self.fail_after = -1
+        self.points = 3
+        self.pause = 0.0
+        self.hold = False
+        self.padding = 0
+        self.sent = 0
+        self.cancelled = asyncio.Event()
+
+    def GetRun(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        if self.error is not None:
+            raise self.error
+        return run_pb2.Run(
+            id=request.run_id,
+            name="first",
+            state=run_pb2.RUN_STATE_RUNNING,
+            create_time=Timestamp(seconds=1_800_000_000, nanos=500_000_000),
+        )
+
+    def ListRuns(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        return run_service_pb2.ListRunsResponse(runs=[run_pb2.Run(id=RUN_ID)], next_page_token="more")
+
+    def CreateRun(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        return request.run
+
+    def ListMetrics(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        points = [run_pb2.MetricPoint(step=step, values={"train/loss": step / 3}) for step in range(10_000)]
+        return run_service_pb2.ListMetricsResponse(points=points)
+
+    async def WatchRun(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        try:
+            if self.error is not None and self.fail_after < 0:
+                raise self.error
+            first = int(request.cursor or 0) + 1
+            for number in range(first, first + self.points):
+                if self.error is not None and number - first == self.fail_after:
+                    raise self.error
+                await asyncio.sleep(self.pause)
+                self.sent += 1
+                run = run_pb2.Run(id=request.run_id, name="x" * self.padding)
+                yield run_service_pb2.WatchRunResponse(cursor=str(number), run=run)
+            while self.hold:
+                await asyncio.sleep(0.05)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.set()
+            raise
+
+    async def WatchLogs(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        yield run_service_pb2.LogChunk(text="line\n", offset=request.offset, next_offset=request.offset + 5, end=True)
+
+
+class DatasetsFake(_Unused, datasets_grpc.DatasetServiceServicer):
+    def CreateDataset(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        return dataset_pb2.Dataset(id=RUN_ID, name=request.dataset.name)
+
+
+class ChatFake(_Unused, chat_grpc.ChatServiceServicer):
+    async def SendMessage(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        for number, word in enumerate(request.text.split(), 1):
+            yield chat_pb2.MessageDelta(message_id=RUN_ID, offset=str(number), text=word)
+
+
+def servicers(fakes: dict[str, Any]) -> list[Any]:
+    """Entries for the test server."""
+    return [
+        _entry(auth_grpc.add_AuthServiceServicer_to_server, fakes["auth"], auth_pb2, "AuthService"),
+        _entry(auth_grpc.add_UserServiceServicer_to_server, fakes["users"], auth_pb2, "UserService"),
+        _entry(runs_grpc.add_RunServiceServicer_to_server, fakes["runs"], run_service_pb2, "RunService"),
+        _entry(datasets_grpc.add_DatasetServiceServicer_to_server, fakes["datasets"], dataset_service_pb2, "DatasetService"),
+        _entry(chat_grpc.add_ChatServiceServicer_to_server, fakes["chat"], chat_pb2, "ChatService"),
+    ]
+
+
+def _entry(add: Any, fake: Any, module: Any, name: str) -> Any:
+    descriptor = module.DESCRIPTOR.services_by_name[name]
+    _complete(type(fake), descriptor)
+    return add, fake, descriptor
