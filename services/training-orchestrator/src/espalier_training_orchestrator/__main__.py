@@ -1,0 +1,43 @@
+"""`python -m espalier_training_orchestrator [serve|migrate]`: settings → database and bus → parts → server."""
+
+import functools
+import sys
+
+from espalier_common.bus import Bus
+from espalier_common.db import Database
+from espalier_common.outbox import OutboxRelay
+from espalier_common.rpc.server import Service, run
+from espalier_training_orchestrator.assembly import assemble
+from espalier_training_orchestrator.events import publish, telemetry_consumer
+from espalier_training_orchestrator.launchers import open_launcher
+from espalier_training_orchestrator.rpc import servicers
+from espalier_training_orchestrator.settings import TrainingOrchestratorSettings
+
+DATABASE_CONNECTIONS = 10  # the handlers' threads, the reconcilers with their locks, consumer and relay
+
+
+def build(settings: TrainingOrchestratorSettings) -> Service:
+    """Everything that the process runs."""
+    database = Database(settings.database_url, pool_size=DATABASE_CONNECTIONS)
+    bus = Bus(settings.nats_url, name="training-orchestrator")
+    launcher = open_launcher(settings.launcher, interpreter=settings.trainer_python or sys.executable)
+    assembly = assemble(settings, database=database, launcher=launcher, publish=publish)
+    return Service(
+        name="training-orchestrator",
+        package="espalier_training_orchestrator",
+        settings=settings,
+        database=database,
+        bus=bus,
+        servicers=servicers(assembly, settings),
+        background=[
+            OutboxRelay(database, bus).run,
+            telemetry_consumer(bus, database, assembly.intake).run,
+            assembly.checker.run,
+            functools.partial(assembly.reconciler.run, assembly.notifier, settings.reconcile_seconds),
+            functools.partial(assembly.workload_reconciler.run, assembly.notifier, settings.reconcile_seconds),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    run(TrainingOrchestratorSettings, build)

@@ -1,0 +1,109 @@
+"""The parts of the service, put together once; the composition root and the tests use the same."""
+
+import hashlib
+import sys
+from dataclasses import dataclass
+
+from espalier_common.artifacts import ArtifactStore
+from espalier_common.db import Database
+from espalier_common.uploads import UploadStore
+from espalier_training_orchestrator.attempts.service import Attempts
+from espalier_training_orchestrator.changes import Publish
+from espalier_training_orchestrator.datasets.checker import DatasetChecker
+from espalier_training_orchestrator.datasets.service import Datasets
+from espalier_training_orchestrator.launchers import Launcher
+from espalier_training_orchestrator.notifier import Notifier
+from espalier_training_orchestrator.planner import TrainerSettings
+from espalier_training_orchestrator.platform_facts import platform_facts
+from espalier_training_orchestrator.reconciler import Reconciler
+from espalier_training_orchestrator.runs.admission import Admission
+from espalier_training_orchestrator.runs.launching import Launching
+from espalier_training_orchestrator.runs.ledger import CheckpointLedger
+from espalier_training_orchestrator.runs.lifecycle import Lifecycle
+from espalier_training_orchestrator.runs.service import Runs, StopLimits
+from espalier_training_orchestrator.runs.survey import Survey
+from espalier_training_orchestrator.settings import TrainingOrchestratorSettings
+from espalier_training_orchestrator.telemetry.harvest import Harvest
+from espalier_training_orchestrator.telemetry.intake import Intake
+from espalier_training_orchestrator.workloads.reconciler import WorkloadReconciler
+from espalier_training_orchestrator.workloads.service import Workloads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """What the edge and the background tasks work with."""
+
+    database: Database
+    notifier: Notifier
+    datasets: Datasets
+    checker: DatasetChecker
+    runs: Runs
+    attempts: Attempts
+    reconciler: Reconciler
+    workloads: Workloads
+    workload_reconciler: WorkloadReconciler
+    intake: Intake
+
+
+def assemble(
+    settings: TrainingOrchestratorSettings, *, database: Database, launcher: Launcher, publish: Publish
+) -> Assembly:
+    """Puts the parts together. Nothing runs yet."""
+    artifacts, uploads = ArtifactStore(settings.artifacts_url), UploadStore(settings.artifacts_url)
+    notifier, trainer = Notifier(), trainer_settings(settings)
+    survey = Survey(artifacts=artifacts, platform=platform_facts(settings))
+    lifecycle = Lifecycle(publish=publish, wake=notifier.after_commit)
+    ledger = CheckpointLedger(places=survey.places, lifecycle=lifecycle)
+    intake = Intake(notifier.after_commit)
+    launching = Launching(
+        database,
+        launcher=launcher,
+        survey=survey,
+        trainer=trainer,
+        token_secret=settings.service_secret.get_secret_value(),
+    )
+    harvest = Harvest(database, launcher=launcher, intake=intake, ledger=ledger, log_limit=settings.log_bytes_per_rank)
+    return Assembly(
+        database=database,
+        notifier=notifier,
+        datasets=Datasets(uploads),
+        checker=DatasetChecker(
+            database, artifacts=artifacts, uploads=uploads, findings_per_file=settings.findings_per_file
+        ),
+        runs=Runs(
+            survey=survey,
+            lifecycle=lifecycle,
+            trainer=trainer,
+            stop_limits=StopLimits(save=settings.stop_save_seconds, now=settings.stop_now_seconds),
+        ),
+        attempts=Attempts(lifecycle=lifecycle, ledger=ledger),
+        reconciler=Reconciler(
+            database,
+            launcher=launcher,
+            lifecycle=lifecycle,
+            admission=Admission(database, survey=survey, lifecycle=lifecycle, launching=launching, ledger=ledger),
+            launching=launching,
+            harvest=harvest,
+            silence_seconds=settings.heartbeat_silence_seconds,
+        ),
+        workloads=Workloads(artifacts=artifacts, publish=publish, wake=notifier.after_commit),
+        workload_reconciler=WorkloadReconciler(
+            database, launcher=launcher, places=survey.places, trainer=trainer, publish=publish
+        ),
+        intake=intake,
+    )
+
+
+def trainer_settings(settings: TrainingOrchestratorSettings) -> TrainerSettings:
+    """What every launch is given besides what its user asked for."""
+    return TrainerSettings(
+        python=settings.trainer_python or sys.executable,
+        orchestrator=settings.runner_address or settings.listen,
+        nats_url=settings.runner_nats_url,
+        # Tells the launches of one platform from those of another on the same machine or cluster.
+        installation=hashlib.sha256(settings.artifacts_url.encode()).hexdigest()[:12],
+        grace_seconds=settings.stop_save_seconds,
+        server_threads=settings.server_threads,
+        swanlab_mode=settings.swanlab_mode,
+        swanlab_project=settings.swanlab_project,
+    )

@@ -1,0 +1,1 @@
+"""What runners of attempts say and hear."""

@@ -1,0 +1,67 @@
+"""Keeps the list of a run's checkpoints true to what lies on disk."""
+
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from espalier_training_orchestrator.runs import repository
+from espalier_training_orchestrator.runs.checkpoints import Manifest, found_checkpoints, is_whole, read_manifest
+from espalier_training_orchestrator.runs.lifecycle import Lifecycle
+from espalier_training_orchestrator.runs.models import Checkpoint, Run
+from espalier_training_orchestrator.runs.survey import Places
+
+
+class CheckpointLedger:
+    """Adds what was committed, drops what retention removed."""
+
+    def __init__(self, *, places: Places, lifecycle: Lifecycle) -> None:
+        self._places = places
+        self._lifecycle = lifecycle
+
+    def sync(self, session: Session, run: Run, *, hashes: bool = False) -> None:
+        """Brings the list to what is on disk; `hashes` reads every new checkpoint whole before it counts.
+
+        The caller holds the lock of the run. A checkpoint of an attempt that the run does not know is not taken.
+        """
+        known = {checkpoint.step: checkpoint for checkpoint in repository.list_checkpoints(session, run.id)}
+        found = {
+            manifest.step: manifest
+            for manifest in found_checkpoints(self._places.checkpoints_dir(run.id))
+            if manifest.run_id == run.id and manifest.attempt <= run.attempt
+        }
+        for step, checkpoint in known.items():
+            if step not in found:
+                session.delete(checkpoint)
+        for step, manifest in found.items():
+            earlier = known.get(step)
+            if earlier is None or earlier.manifest_sha256 != manifest.sha256:
+                self._take(session, run, manifest=manifest, earlier=earlier, hashes=hashes)
+        session.flush()
+
+    def newest_whole(self, checkpoints: list[Checkpoint]) -> Manifest | None:
+        """The newest of these, newest first, of which every byte is as its manifest says."""
+        for checkpoint in checkpoints:
+            manifest = read_manifest(self.directory_of(checkpoint))
+            if manifest and manifest.sha256 == checkpoint.manifest_sha256 and is_whole(manifest, hashes=True):
+                return manifest
+        return None
+
+    def directory_of(self, checkpoint: Checkpoint) -> Path:
+        """Where the checkpoint lies."""
+        return self._places.checkpoints_dir(checkpoint.run_id) / f"step-{checkpoint.step}"
+
+    def _take(
+        self, session: Session, run: Run, *, manifest: Manifest, earlier: Checkpoint | None, hashes: bool
+    ) -> None:
+        if not is_whole(manifest, hashes=hashes):
+            return
+        checkpoint = earlier or Checkpoint(run_id=run.id, step=manifest.step)
+        checkpoint.attempt = manifest.attempt
+        checkpoint.uri = f"runs/{run.id}/checkpoints/step-{manifest.step}"
+        checkpoint.manifest_sha256 = manifest.sha256
+        checkpoint.size_bytes = manifest.size_bytes
+        checkpoint.created_at = manifest.written_at
+        session.add(checkpoint)
+        self._lifecycle.note(
+            session, run, reason="CHECKPOINT_SAVED", message=f"The checkpoint of step {manifest.step} is complete."
+        )

@@ -1,0 +1,52 @@
+"""Moves runs: the row, its line in the timeline, the domain event and the wake-up of watchers belong together."""
+
+from sqlalchemy.orm import Session
+
+from espalier_training_orchestrator.changes import Publish, Wake
+from espalier_training_orchestrator.runs.models import Run, RunEvent, RunMoved, RunState
+
+RECONCILER = "reconciler"
+"""Topic under which the reconciler is woken: what was asked for need not wait for its next round."""
+
+
+class Lifecycle:
+    """Used by the use cases, by the runners' calls and by the reconciler alike."""
+
+    def __init__(self, *, publish: Publish, wake: Wake) -> None:
+        self._publish = publish
+        self.wake = wake
+        """Wakes those who watch a run after the commit, without an event."""
+
+    def created(self, session: Session, run: Run, *, actor_id: str) -> None:
+        """Tells that a run was queued for the first time."""
+        self._publish(
+            session,
+            RunMoved(
+                run_id=run.id,
+                owner_id=run.owner_id,
+                before=None,
+                after=run.state,
+                reason=run.reason,
+                at=run.created_at,
+            ),
+        )
+        self.wake(session, RECONCILER)
+        self.note(session, run, reason=run.reason, message="Created and queued.", actor_id=actor_id)
+
+    def move(self, session: Session, run: Run, to: RunState, *, reason: str, message: str, actor_id: str = "") -> None:
+        """Takes the run into another state. Raises IllegalTransition."""
+        moved = run.move(to, reason=reason, message=message)
+        self._publish(session, moved)
+        self.wake(session, RECONCILER)
+        self.note(session, run, reason=reason, message=message, actor_id=actor_id)
+
+    def note(self, session: Session, run: Run, *, reason: str, message: str, actor_id: str = "") -> None:
+        """Writes into the timeline that something happened."""
+        session.add(RunEvent(run_id=run.id, attempt=run.attempt, reason=reason, message=message, actor_id=actor_id))
+        self.wake(session, run.id)
+
+    def say(self, session: Session, run: Run, message: str) -> None:
+        """Tells people something about the present state, without an event; nothing happens when it says so already."""
+        if run.message != message:
+            run.message = message
+            self.wake(session, run.id)

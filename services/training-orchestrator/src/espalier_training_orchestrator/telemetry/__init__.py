@@ -1,0 +1,1 @@
+"""What attempts measure and print: metric points and logs."""

@@ -1,0 +1,1 @@
+"""Long-running servers that other services have launched."""
