@@ -1,0 +1,1 @@
+"""System prompts in immutable versions."""

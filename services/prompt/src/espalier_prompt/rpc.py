@@ -1,0 +1,59 @@
+"""The edge of prompt: proto in, use case, proto out. Commits here."""
+
+from espalier.prompt.v1 import service_pb2, service_pb2_grpc
+from espalier_common.db import Database
+from espalier_common.identity import current_principal
+from espalier_common.pagination import Paginator
+from espalier_prompt import service
+from espalier_prompt.events import record_version_created
+from espalier_prompt.models import Prompt, PromptVersion
+
+
+class PromptRpc(service_pb2_grpc.PromptServiceServicer):
+    """Keeps system prompts."""
+
+    def __init__(self, database: Database, *, paginator: Paginator) -> None:
+        self._database = database
+        self._paginator = paginator
+
+    def CreatePrompt(self, request: service_pb2.CreatePromptRequest, context: object) -> service_pb2.Prompt:
+        wanted = request.prompt
+        with self._database.transaction() as session:
+            prompt, version = service.create_prompt(
+                session,
+                current_principal(),
+                name=wanted.name,
+                text=wanted.text,
+                commit_message=wanted.commit_message,
+            )
+            record_version_created(session, prompt, version)
+        return to_proto(prompt, version)
+
+    def GetPrompt(self, request: service_pb2.GetPromptRequest, context: object) -> service_pb2.Prompt:
+        with self._database.transaction() as session:
+            prompt = service.get_prompt(session, current_principal(), request.prompt_id)
+        return to_proto(prompt, prompt.newest)
+
+    def ListPrompts(self, request: service_pb2.ListPromptsRequest, context: object) -> service_pb2.ListPromptsResponse:
+        page = self._paginator.read(request)
+        with self._database.transaction() as session:
+            found = service.list_prompts(session, current_principal(), page=page)
+        return service_pb2.ListPromptsResponse(
+            prompts=[to_proto(prompt, prompt.newest) for prompt in found.items],
+            next_page_token=found.next_page_token,
+        )
+
+
+def to_proto(prompt: Prompt, version: PromptVersion) -> service_pb2.Prompt:
+    """The prompt at this version."""
+    message = service_pb2.Prompt(
+        id=prompt.id,
+        name=prompt.name,
+        text=version.text,
+        commit_message=version.commit_message,
+        version=version.version,
+        variables=version.variables,
+        owner_id=prompt.owner_id,
+    )
+    message.create_time.FromDatetime(prompt.created_at)
+    return message

@@ -1,0 +1,26 @@
+"""The servicer of prompt behind the real edge, over real PostgreSQL."""
+
+import pytest
+
+from espalier.prompt.v1 import service_pb2, service_pb2_grpc
+from espalier_common.db import Database
+from espalier_common.pagination import Paginator
+from espalier_common.testing.plugin import MigratedDatabase, RpcServerFactory
+from espalier_common.testing.rpc import RpcTestServer
+from espalier_prompt.rpc import PromptRpc
+
+
+@pytest.fixture
+def database(migrated_database: MigratedDatabase) -> Database:
+    """Fresh for the test."""
+    return migrated_database("espalier_prompt")
+
+
+@pytest.fixture
+async def server(rpc_server: RpcServerFactory, database: Database) -> RpcTestServer:
+    """A running server; `server.channel(permissions=…, subject=…, scope=…)` calls it."""
+    servicer = PromptRpc(database, paginator=Paginator("a secret of the test"))
+    descriptor = service_pb2.DESCRIPTOR.services_by_name["PromptService"]
+    return await rpc_server(
+        [(service_pb2_grpc.add_PromptServiceServicer_to_server, servicer, descriptor)], database=database
+    )
