@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -206,9 +207,11 @@ def main() -> int:
     try:
         check_machine()
         check_tree()
+        began = time.monotonic()
         with one_at_a_time():
             install_packages()
             build_web(rebuild=arguments.rebuild_web)
+        (VENV / "setup-seconds").write_text(f"{time.monotonic() - began:.2f}", "utf-8")
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

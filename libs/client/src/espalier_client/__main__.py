@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from espalier_client.commands import chat, datasets, models, platform, runs, sign_in, users
+from espalier_client.commands import chat, datasets, demo, models, platform, runs, sign_in, users
 from espalier_client.errors import ClientError
 from espalier_client.output import print_error, stderr
 
@@ -36,6 +36,7 @@ def build() -> typer.Typer:
         (platform.up, machine),
         (platform.down, machine),
         (platform.status, machine),
+        (demo.demo, machine),
         (sign_in.login, people),
         (sign_in.logout, people),
         (sign_in.whoami, people),

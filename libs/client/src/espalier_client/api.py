@@ -45,6 +45,10 @@ class Api:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    def again(self) -> "Api":
+        """A second connection as the same user, for another thread."""
+        return Api(self.server, store=self._store, token=self._fixed_token)
+
     def login(self, username: str, password: str) -> Json:
         """Signs in and keeps the tokens. Gives the answer, which says whether the password should be changed."""
         body = {"username": username, "password": password}

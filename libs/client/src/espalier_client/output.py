@@ -16,6 +16,10 @@ from rich.table import Table
 from espalier_client.errors import ClientError
 
 
+# Into a pipe or a file: as wide as it takes, so that a line of a table stays a line.
+UNFOLDED = 400
+
+
 class OutputFormat(StrEnum):
     """Form of the output."""
 
@@ -29,7 +33,7 @@ Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="Form of th
 
 def stdout() -> Console:
     """Where results go. Colours end where the terminal ends, or with NO_COLOR."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    return Console(width=None if sys.stdout.isatty() else UNFOLDED, highlight=False)
 
 
 def stderr() -> Console:
@@ -73,7 +77,8 @@ def print_error(error: ClientError) -> None:
     console.print("[bold red]error:[/] ", end="")
     console.print(error.message, markup=False)
     for violation in error.violations:
-        console.print(f"  {violation.field}: {violation.description}", markup=False)
+        where = f"{violation.field}: " if violation.field else ""
+        console.print(f"  {where}{violation.description}", markup=False)
     if error.request_id:
         console.print(f"  request {error.request_id}", markup=False, style="dim")
 

@@ -126,7 +126,7 @@ def refuse_if_rejected(api: Api, version: dict[str, Any]) -> None:
     errors = [item for item in api.all(path, "findings", limit=FINDINGS_SHOWN) if item["severity"] == "SEVERITY_ERROR"]
     raise InvalidInput(
         version["message"] or "Rows are broken; no run may use this version.",
-        violations=tuple(Violation(f"{item['file']}, line {item['line']}", item["message"]) for item in errors),
+        violations=tuple(Violation("", item["message"]) for item in errors),
     )
 
 

@@ -1,0 +1,67 @@
+"""The demo: the main job, end to end."""
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from espalier_client.api import Api
+from espalier_client.commands.platform import sign_in_lines, start
+from espalier_client.credentials import CredentialStore
+from espalier_client.errors import Unauthenticated, UsageError
+from espalier_client.output import note, stdout
+
+
+def demo(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    base_model: Annotated[
+        str | None, typer.Option(help="Start from this model of a hub, or model directory, instead of from scratch.")
+    ] = None,
+) -> None:
+    """Start the platform and do the main job on it: train, stop, resume, register, deploy, chat."""
+    if device not in {"cpu", "cuda"}:
+        raise UsageError(f"--device must be cpu or cuda, not {device!r}.")
+    from espalier_client.demo.scenario import Demo, closing_lines
+    from espalier_client.local.layout import default_layout
+
+    began, setup = time.monotonic(), setup_seconds()
+    home = default_layout().home
+    started = start()
+    note(f"the platform answers at {started.gateway_url} after {started.seconds:.1f} s")
+    with signed_in(started.gateway_url, default_layout().admin_password_file) as api:
+        played = Demo(api, home=home, device=device, base_model=base_model)
+        played.seconds |= {"setup": setup, "start": started.seconds}
+        result = played.play()
+    result.seconds["total"] = setup + time.monotonic() - began
+    file = home / "demo" / "result.json"
+    result.write(file)
+    closing_lines(result, file)
+    stdout().print(f"\n{sign_in_lines(started.gateway_url)}", markup=False)
+
+
+def signed_in(server: str, password_file: Path) -> Api:
+    """The API as whoever is signed in there already, else as the first administrator with his one-time password."""
+    api = Api(server, store=CredentialStore.default())
+    with contextlib.suppress(Unauthenticated):
+        api.get("/api/v1/me")
+        return api
+    try:
+        password = password_file.read_text("utf-8").strip()
+        api.login("admin", password)
+    except (OSError, Unauthenticated) as error:
+        raise Unauthenticated(
+            f"The demo needs somebody who is signed in, and the one-time password in {password_file} is no longer "
+            f"good: run `espalier login --server {server}` first."
+        ) from error
+    return api
+
+
+def setup_seconds() -> float:
+    """How long the last set-up took, as scripts/setup.py wrote it down; 0 when this was installed otherwise."""
+    try:
+        return float((Path(sys.prefix) / "setup-seconds").read_text("utf-8"))
+    except (OSError, ValueError):
+        return 0.0

@@ -1,0 +1,1 @@
+"""`espalier demo`: the main job from text to a model that answers, through the public API."""
