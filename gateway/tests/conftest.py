@@ -33,7 +33,7 @@ class RunningGateway:
         self.client = self._open()
 
     def _open(self, **headers: str) -> httpx.AsyncClient:
-        client = httpx.AsyncClient(base_url=f"http://{self.address}", headers=headers, timeout=20, trust_env=False)
+        client = httpx.AsyncClient(base_url=f"http://{self.address}", headers=headers, timeout=20, verify=False, trust_env=False)
         self._clients.append(client)
         return client
 

@@ -1,0 +1,170 @@
+"""Sign-in by cookie, CSRF, foreign pages and foreign hosts."""
+
+import httpx
+import pytest
+
+LOGIN = "/api/v1/auth/login"
+ADA = {"username": "ada", "password": "correct horse battery"}
+
+
+async def sign_in(gateway):
+    """A client that keeps cookies as a browser does, and its CSRF token."""
+    client = httpx.AsyncClient(base_url=f"http://{gateway.address}", verify=False, trust_env=False)
+    gateway.fakes["auth"].access_token = gateway.token()
+    answer = await client.post(LOGIN, json={**ADA, "cookie": True})
+    assert answer.status_code == 200, answer.text
+    return client, answer
+
+
+async def test_a_login_without_cookie_answers_tokens_in_the_body(gateway):
+    answer = await gateway.client.post(LOGIN, json=ADA)
+    assert answer.json()["access_token"] == "access-1"
+    assert "set-cookie" not in answer.headers
+
+
+async def test_a_login_with_cookie_answers_cookies_and_no_token_in_the_body(gateway):
+    client, answer = await sign_in(gateway)
+    body = answer.json()
+    assert (body["access_token"], body["refresh_token"], body["expires_in"]) == ("", "", 600)
+    cookies = {each.partition("=")[0]: each for each in answer.headers.get_list("set-cookie")}
+    assert set(cookies) == {"espalier_access", "espalier_refresh", "espalier_csrf"}
+    for name, text in cookies.items():
+        assert "SameSite=Strict" in text
+        assert "Path=/" in text
+        assert "Max-Age=" in text
+        # Plain http on loopback: a Secure cookie would not come back.
+        assert "Secure" not in text
+        assert ("HttpOnly" in text) is (name != "espalier_csrf")
+    await client.aclose()
+
+
+async def test_behind_https_cookies_are_secure_and_bound_to_the_host(start_gateway):
+    gateway = await start_gateway(public_url="https://espalier.example.org")
+    answer = await gateway.client.post(LOGIN, json={**ADA, "cookie": True})
+    for text in answer.headers.get_list("set-cookie"):
+        assert text.startswith("__Host-espalier_")
+        assert "Secure" in text
+        assert "Path=/" in text
+        assert "Domain" not in text
+    assert "strict-transport-security" in answer.headers
+
+
+async def test_the_cookie_signs_reading_requests_in(gateway):
+    client, _ = await sign_in(gateway)
+    answer = await client.get("/api/v1/me")
+    assert answer.status_code == 200
+    assert gateway.fakes["users"].metadata[0]["authorization"].startswith("Bearer ey")
+    await client.aclose()
+
+
+async def test_a_changing_request_by_cookie_needs_the_csrf_header(gateway):
+    client, _ = await sign_in(gateway)
+    dataset = {"name": "d"}
+    for headers in ({}, {"x-csrf-token": "wrong"}, {"x-csrf-token": ""}, {"x-csrf-token": "é".encode().decode("latin-1")}):
+        encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+        answer = await client.post("/api/v1/training/datasets", json=dataset, headers=encoded)
+        assert (answer.status_code, answer.json()["reason"]) == (403, "CSRF_REFUSED")
+    headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
+    answer = await client.post("/api/v1/training/datasets", json=dataset, headers=headers)
+    assert answer.status_code == 200, answer.text
+    await client.aclose()
+
+
+async def test_a_bearer_token_needs_no_csrf_header_even_beside_cookies(gateway):
+    client, _ = await sign_in(gateway)
+    headers = {"authorization": f"Bearer {gateway.token()}"}
+    answer = await client.post("/api/v1/training/datasets", json={"name": "d"}, headers=headers)
+    assert answer.status_code == 200
+    await client.aclose()
+
+
+async def test_refresh_and_logout_work_from_the_cookies(gateway):
+    client, _ = await sign_in(gateway)
+    headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
+    refused = await client.post("/api/v1/auth/refresh", json={})
+    assert refused.status_code == 403
+    answer = await client.post("/api/v1/auth/refresh", json={}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["refresh_token"] == ""
+    assert client.cookies["espalier_refresh"] == "refresh-2"
+    headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
+    answer = await client.post("/api/v1/auth/logout", headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {})
+    assert gateway.fakes["auth"].requests[-1].refresh_token == "refresh-2"
+    assert dict(client.cookies) == {}
+    await client.aclose()
+
+
+async def test_a_session_that_auth_has_ended_is_removed_from_the_browser(gateway):
+    client, _ = await sign_in(gateway)
+    gateway.fakes["auth"].refresh_tokens = set()
+    headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
+    answer = await client.post("/api/v1/auth/refresh", headers=headers)
+    assert answer.status_code == 401
+    assert dict(client.cookies) == {}
+    await client.aclose()
+
+
+async def test_a_refresh_without_any_token_is_401(gateway):
+    answer = await gateway.client.post("/api/v1/auth/refresh", json={})
+    assert answer.status_code == 401
+
+
+async def test_a_client_with_tokens_refreshes_by_body(gateway):
+    answer = await gateway.client.post("/api/v1/auth/refresh", json={"refresh_token": "refresh-1"})
+    assert answer.json()["refresh_token"] == "refresh-2"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://127.0.0.1"])
+async def test_a_foreign_page_may_not_change_anything(gateway, origin):
+    answer = await gateway.client.post(LOGIN, json=ADA, headers={"origin": origin})
+    assert (answer.status_code, answer.json()["reason"]) == (403, "ORIGIN_REFUSED")
+    assert not gateway.fakes["auth"].requests
+    assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_the_platforms_own_pages_may(start_gateway):
+    gateway = await start_gateway(public_url="https://espalier.example.org")
+    for origin in ("https://espalier.example.org", f"http://{gateway.address}"):
+        answer = await gateway.client.post(LOGIN, json=ADA, headers={"origin": origin})
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "localhost.evil.example", "a@localhost", "[::", ""])
+async def test_a_foreign_host_name_is_refused(gateway, host):
+    answer = await gateway.client.get("/api/v1/me", headers={"host": host})
+    assert (answer.status_code, answer.json()["reason"]) == (400, "HOST_REFUSED")
+
+
+async def test_allowed_hosts_loopback_and_probes_are_served(start_gateway):
+    gateway = await start_gateway(allowed_hosts=("espalier.lan",), public_url="https://espalier.example.org")
+    for host in ("espalier.lan", "ESPALIER.LAN:8080", "localhost:1", "[::1]:8080", "espalier.example.org"):
+        answer = await gateway.client.get("/.well-known/jwks.json", headers={"host": host})
+        assert answer.status_code == 200
+    answer = await gateway.client.get("/healthz", headers={"host": "10.1.2.3:8080"})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("value", ["Basic YTpi", "Bearer", "Bearer a b", "Bearer " + "x" * 9000, "Bearer é"])
+async def test_a_malformed_authorization_header_is_401(gateway, value):
+    answer = await gateway.client.get("/api/v1/me", headers={"authorization": value.encode("latin-1")})
+    assert answer.status_code == 401
+
+
+async def test_a_public_call_is_not_refused_for_a_broken_token(gateway):
+    for value in ("Basic YTpi", "Bearer nonsense"):
+        answer = await gateway.client.post(LOGIN, json=ADA, headers={"authorization": value})
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/docs", "/openapi.json", "/api/v1/me", "/api/v1/nothing", "/x.png"])
+async def test_every_answer_carries_the_security_headers(gateway, path):
+    answer = await gateway.client.get(path)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert "base-uri 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["x-request-id"]
+    assert "server" not in answer.headers
+    if path.startswith("/api/"):
+        assert answer.headers["cache-control"] == "no-store"
