@@ -66,8 +66,7 @@ class LocalPostgres:
 
         Idempotent. Raises ProcessError (PortTaken when another program has the port).
         """
-        if record := self._running():
-            self._wait(record)
+        if (record := self._running()) and self._answers_or_dies(record):
             return record
         user = unprivileged_user()
         self._make_reachable(user)
@@ -190,6 +189,16 @@ class LocalPostgres:
         processes.wait_until(
             self._answers, record=record, deadline=START_SECONDS, what="PostgreSQL", log_file=self._log_file
         )
+
+    def _answers_or_dies(self, record: ProcessRecord) -> bool:
+        """True when it answers; False when it was dying, as right after a kill -9, and has to be started again."""
+        try:
+            self._wait(record)
+        except ProcessError:
+            if processes.is_alive(record):
+                raise
+            return False
+        return True
 
     def _answers(self) -> bool:
         import psycopg2

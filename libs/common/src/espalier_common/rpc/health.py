@@ -33,16 +33,23 @@ class Health:
         names = [*services, "grpc.health.v1.Health", reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, server)
 
+    async def begin(self) -> None:
+        """NOT_SERVING until the first checks held; gRPC's own servicer would begin as SERVING."""
+        await self._publish(_NOT_SERVING)
+
     async def refresh(self) -> bool:
         """Runs the checks and publishes the verdict."""
         failing = {name for name, check in self._checks.items() if not await asyncio.to_thread(_holds, check)}
         if failing != self._failing:
             _log.warning("readiness changed", failing=sorted(failing))
         self._failing = failing
+        await self._publish(_NOT_SERVING if failing else _SERVING)
+        return not failing
+
+    async def _publish(self, status: "health_pb2.HealthCheckResponse.ServingStatus.ValueType") -> None:
         await self._servicer.set("live", _SERVING)
         for name in self._names:
-            await self._servicer.set(name, _NOT_SERVING if failing else _SERVING)
-        return not failing
+            await self._servicer.set(name, status)
 
     async def leave(self) -> None:
         """NOT_SERVING for good: callers go elsewhere while the running calls end."""

@@ -130,6 +130,7 @@ async def start(service: Service) -> "RunningService":
         add(servicer, server)
     health = Health(_readiness(service))
     health.add_to(server, [descriptor.full_name for descriptor in _descriptors(service)])
+    await health.begin()
     port = _bind(server, service.settings.listen)
     await server.start()
     running = RunningService(

@@ -1,0 +1,109 @@
+"""Transactions, ids, times."""
+
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from espalier_common.db import TYPES, Database, Id, announce, new_id, new_metadata, utc_now
+
+
+class Base(DeclarativeBase):
+    metadata = new_metadata()
+    type_annotation_map = TYPES
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[Id] = mapped_column(primary_key=True, default=new_id)
+    at: Mapped[datetime]
+    extra: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+@pytest.fixture(scope="module")
+def database(database_url: str) -> Any:
+    database = Database(database_url)
+    Base.metadata.create_all(database.engine)
+    yield database
+    database.close()
+
+
+def test_a_transaction_commits_or_leaves_nothing(database: Database) -> None:
+    note = Note(at=utc_now(), extra={"a": 1})
+    with database.transaction() as session:
+        session.add(note)
+    lost = Note(at=utc_now())
+
+    def fail() -> None:
+        with database.transaction() as session:
+            session.add(lost)
+            session.flush()
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with database.transaction() as session:
+        found = session.get(Note, note.id)
+        assert found is not None
+        assert found.extra == {"a": 1}
+        assert session.get(Note, lost.id) is None
+
+
+def test_times_come_back_in_utc_and_naive_ones_are_refused(database: Database) -> None:
+    eastern = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=-5)))
+    with database.transaction() as session:
+        note = Note(at=eastern)
+        session.add(note)
+        session.flush()
+        session.refresh(note)
+        assert note.at == eastern
+        assert note.at.tzinfo is UTC
+    with pytest.raises(SQLAlchemyError, match="no time zone"), database.transaction() as session:
+        session.add(Note(at=datetime(2026, 1, 1)))
+
+
+def test_ids_are_uuids_of_version_7_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**18, 10**18 + 10**9, 10**6))
+    monkeypatch.setattr("espalier_common.identifiers.time.time_ns", lambda: next(clock))
+    ids = [new_id() for _ in range(500)]
+    assert ids == sorted(ids)
+    assert {uuid.UUID(value).version for value in ids} == {7}
+    assert {uuid.UUID(value).variant for value in ids} == {uuid.RFC_4122}
+
+
+def test_an_announcement_comes_after_the_commit_only(database: Database) -> None:
+    heard: list[str] = []
+    database.on_commit("topic", lambda: heard.append("topic"))
+    with database.transaction() as session:
+        announce(session, "topic")
+        announce(session, "topic")
+        assert heard == []
+    assert heard == ["topic"]
+
+    def fail() -> None:
+        with database.transaction() as session:
+            announce(session, "topic")
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert heard == ["topic"]
+
+
+def test_a_connection_killed_by_the_server_is_replaced(database: Database, postgres: Any) -> None:
+    assert database.check()
+    connection = postgres.connect()
+    with connection.cursor() as cursor:
+        name = database.engine.url.database
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+    connection.close()
+    assert database.check()
+
+
+def test_a_forgotten_statement_is_ended_by_the_server(database: Database) -> None:
+    with database.transaction() as session:
+        assert session.scalar(text("SHOW statement_timeout")) == "30s"
