@@ -39,6 +39,13 @@ class RankExit:
         """It ended by itself and not in order."""
         return not self.killed and self.code not in ENDS_IN_ORDER
 
+    @property
+    def is_echo(self) -> bool:
+        """It only noticed that another rank was gone."""
+        if self.code < 0:
+            return self.code == -signal.SIGABRT
+        return self.code == ExitCode.CRASHED and bool(_ECHO.search(last_words(self.tail)))
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -55,7 +62,7 @@ def first_cause(exits: Sequence[RankExit], *, disk_full: bool = False) -> Cause:
     """The cause of a failure; `exits` in the order in which the ranks ended, with at least one failure among them."""
     failures = [end for end in exits if end.is_failure]
     # A rank that merely noticed the loss of another may be quicker to die of it than the other was.
-    guilty = next((end for end in failures if not _is_echo(end)), failures[0])
+    guilty = next((end for end in failures if not end.is_echo), failures[0])
     return _disk_full(guilty) if disk_full else _cause_of(guilty)
 
 
@@ -107,9 +114,3 @@ def _killed(end: RankExit) -> Cause:
 def _disk_full(end: RankExit) -> Cause:
     message = f"the disk is full; free some space, then start the run again (rank {end.rank} was writing)"
     return Cause(ExitCode.INFRASTRUCTURE, "DISK_FULL", message, rank=end.rank)
-
-
-def _is_echo(end: RankExit) -> bool:
-    if end.code < 0:
-        return end.code == -signal.SIGABRT
-    return end.code == ExitCode.CRASHED and bool(_ECHO.search(last_words(end.tail)))

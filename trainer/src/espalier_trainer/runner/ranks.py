@@ -18,8 +18,10 @@ from espalier_trainer.runner.cause import RankExit
 from espalier_trainer.runner.lock import LOCK_FD_VARIABLE
 from espalier_trainer.runner.rank_log import RankLog
 
-# Time for ranks to die by themselves after the first failure: the real cause may be slower to speak than its echo.
-SETTLE_SECONDS = 1.5
+# Time for ranks to die by themselves after the first failure. A rank that merely noticed the loss of another may be the
+# quicker of the two: then the real cause gets longer to speak.
+_SETTLE_SECONDS = 0.2
+_SETTLE_AFTER_ECHO_SECONDS = 3.0
 _DRAIN_SECONDS = 2.0
 _READ_BYTES = 64 << 10
 # Below the range that the kernel takes ports of outgoing connections from.
@@ -70,8 +72,11 @@ class Ranks:
             watches = [asyncio.create_task(self._watch(rank)) for rank in range(self._plan.processes)]
             for watch in asyncio.as_completed(watches):
                 await watch
-                if len(self._exits) < len(watches) and any(end.is_failure for end in self._exits):
-                    await asyncio.wait(watches, timeout=SETTLE_SECONDS)
+                failures = [end for end in self._exits if end.is_failure]
+                if failures and len(self._exits) < len(watches):
+                    unclear = all(end.is_echo for end in failures)
+                    settle = _SETTLE_AFTER_ECHO_SECONDS if unclear else _SETTLE_SECONDS
+                    await asyncio.wait(watches, timeout=settle)
                     self.kill()
         finally:
             self.kill()

@@ -24,6 +24,7 @@ REGISTER_SECONDS = 10.0
 DISCARD_SECONDS = 5.0
 LAST_WORD_SECONDS = 2.0
 FLUSH_SECONDS = 4.0
+FLUSH_SECONDS_WHILE_AWAY = 1.5
 # Shares of the grace: first the ranks are told by a signal, then they are killed; the rest is for telling the end.
 _TERMINATE_AT = 0.8
 _KILL_AT = 0.9
@@ -130,7 +131,8 @@ class Supervisor:
             if publishing is None or self._publisher is None:
                 return
             self._publisher.finish()
-            _, late = await asyncio.wait([publishing], timeout=FLUSH_SECONDS)
+            seconds = FLUSH_SECONDS_WHILE_AWAY if self._publisher.is_away else FLUSH_SECONDS
+            _, late = await asyncio.wait([publishing], timeout=seconds)
             if late:
                 _log.warning("the message bus did not take the last telemetry; it stays in the attempt's files")
                 publishing.cancel()

@@ -102,7 +102,12 @@ class TelemetryPublisher:
         self._attempt = attempt
         self._sources = sources
         self._over = asyncio.Event()
-        self._away = False
+        self._away = True
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the bus does not answer at the moment."""
+        return self._away
 
     async def run(self) -> None:
         """Publishes until everything is out after `finish`, or until it is cancelled."""
@@ -118,6 +123,7 @@ class TelemetryPublisher:
             error_cb=_quiet,
         )
         try:
+            self._away = False
             jetstream = client.jetstream()
             while True:
                 is_over = self._over.is_set()
