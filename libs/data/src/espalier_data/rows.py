@@ -52,7 +52,7 @@ def detect_format(path: Path) -> Format:
         keys = describe(row)
     if found := max((name for name in votes if name), key=lambda name: votes[name], default=None):
         return found
-    if not votes and not _looks_like_json(path):
+    if not votes and is_plain_text(path):
         return Format.TEXT
     raise UnknownFormat(
         f"{path.name}: no row format fits; expected rows with `messages` (openai), `conversations` (sharegpt), "
