@@ -1,4 +1,4 @@
-"""Use cases: open sessions, begin an answer, keep how far it is, stop and end it, clear away what a dead process left."""
+"""Use cases: open sessions, begin an answer, keep how far it is, stop and end it, cut what a dead process left."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

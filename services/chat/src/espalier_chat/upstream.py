@@ -1,6 +1,7 @@
 """The model servers: OpenAI-compatible chat completions over HTTP, streamed. Nothing of what they send is trusted."""
 
 import asyncio
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,9 @@ class ModelServers:
     ) -> None:
         loop = asyncio.get_running_loop()
         ended, url = False, f"{endpoint.base_url}/chat/completions"
-        async with self._open().post(url, data=orjson.dumps(request), allow_redirects=False) as response:
+        # In blocks: a long conversation must not be written in one go on the event loop.
+        body = io.BytesIO(orjson.dumps(request))
+        async with self._open().post(url, data=body, allow_redirects=False) as response:
             if response.status != 200:
                 raise _refusal(response.status, await _start_of_body(response))
             buffer = b""
