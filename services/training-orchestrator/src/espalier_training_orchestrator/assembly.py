@@ -102,7 +102,8 @@ def trainer_settings(settings: TrainingOrchestratorSettings) -> TrainerSettings:
         nats_url=settings.runner_nats_url,
         # Tells the launches of one platform from those of another on the same machine or cluster.
         installation=hashlib.sha256(settings.artifacts_url.encode()).hexdigest()[:12],
-        grace_seconds=settings.stop_save_seconds,
+        # Longer than the reconciler's own deadline: it is the one who judges a save that does not end.
+        grace_seconds=settings.stop_save_seconds + 60,
         server_threads=settings.server_threads,
         swanlab_mode=settings.swanlab_mode,
         swanlab_project=settings.swanlab_project,

@@ -11,6 +11,8 @@ from espalier_training_orchestrator.runs.models import Attempt, Checkpoint, Run,
 from espalier_training_orchestrator.telemetry.models import MetricPoint
 from espalier_training_orchestrator.wire import enum_name, enum_value, number, timestamp
 
+MAX_ETA_SECONDS = 1e9
+
 
 def spec_document(spec: run_pb2.RunSpec) -> dict[str, Any]:
     """The spec as it is stored: the contract's own JSON form, defaults written out, under the proto's field names."""
@@ -124,5 +126,5 @@ def _progress(run: Run) -> run_pb2.Progress:
         tokens_per_second=run.tokens_per_second,
     )
     if run.eta_seconds is not None:
-        progress.eta.CopyFrom(Duration(seconds=int(run.eta_seconds)))
+        progress.eta.CopyFrom(Duration(seconds=int(min(run.eta_seconds, MAX_ETA_SECONDS))))
     return progress
