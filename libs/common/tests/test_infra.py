@@ -107,14 +107,14 @@ def test_a_taken_port_is_told_with_its_setting() -> None:
 
 @pytest.fixture
 def server(home: Path) -> Iterator[LocalPostgres]:
-    server = LocalPostgres(home / "data base", port=processes.free_port(), password="a b'c%/@", durable=False)
+    server = LocalPostgres(home / "data base", port=processes.free_port(), password="p", durable=False)
     yield server
     server.stop()
 
 
-def test_postgres_gives_each_service_a_database_that_no_other_may_enter(server: LocalPostgres) -> None:
-    record = server.start()
-    assert server.start() == record
+def test_postgres_gives_each_service_a_database_that_no_other_may_enter(postgres: LocalPostgres) -> None:
+    server = postgres
+    assert server.start() == server.start()
     assert server.ensure_database("model-registry", password="p w").endswith("/model-registry")
     server.ensure_database("chat", password="first")
     server.ensure_database("chat", password="second")
@@ -125,8 +125,8 @@ def test_postgres_gives_each_service_a_database_that_no_other_may_enter(server: 
         psycopg2.connect(server.url("model-registry", user="chat", password="second", driver=""))
 
 
-def test_postgres_listens_on_this_machine_alone(server: LocalPostgres) -> None:
-    record = server.start()
+def test_postgres_listens_on_this_machine_alone(postgres: LocalPostgres) -> None:
+    server, record = postgres, postgres.start()
     listening = [c.laddr for c in psutil.Process(record.pid).net_connections() if c.status == psutil.CONN_LISTEN]
     assert [tuple(address) for address in listening] == [("127.0.0.1", server.port)]
 
@@ -154,7 +154,7 @@ def test_postgres_keeps_what_was_committed_through_kill_and_lost_pid_file(server
 def test_postgres_ignores_a_pid_file_that_names_another_program(server: LocalPostgres) -> None:
     record = server.start()
     lines = (server.data_dir / "postmaster.pid").read_text().splitlines()
-    server.stop()
+    assert server.stop()
     (server.data_dir / "postmaster.pid").write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     assert not server.is_running()
     assert server.start().pid != record.pid
@@ -168,8 +168,8 @@ def test_postgres_starts_over_after_an_interrupted_first_start(server: LocalPost
     assert server.is_running()
 
 
-def test_postgres_with_another_password_says_so(server: LocalPostgres) -> None:
-    server.start()
+def test_postgres_with_another_password_says_so(postgres: LocalPostgres) -> None:
+    server = postgres
     with pytest.raises(ProcessError, match="another one"):
         LocalPostgres(server.data_dir, port=server.port, password="other").start()
 

@@ -100,7 +100,7 @@ def test_a_status_carries_all_details() -> None:
     status = to_status(error, "r-1")
     info, request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo(), error_details_pb2.RetryInfo()
     for detail, packed in zip((info, request, retry), status.details, strict=True):
-        assert packed.Unpack(detail)  # type: ignore[arg-type]
+        assert packed.Unpack(detail)
     assert (info.reason, info.domain, info.metadata["limit"]) == ("RESOURCE_EXHAUSTED", "espalier", "5")
     assert request.request_id == "r-1"
     assert retry.retry_delay.seconds == 2

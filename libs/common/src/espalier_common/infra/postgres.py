@@ -78,7 +78,9 @@ class LocalPostgres:
 
     def stop(self) -> bool:
         """Stops it: open connections are ended, nothing committed is lost. False when it did not run."""
-        return processes.stop(self._running(), first=signal.SIGINT, deadline=20.0)
+        # A server of tests has nothing to keep and leaves without a last checkpoint.
+        first = signal.SIGINT if self.durable else signal.SIGQUIT
+        return processes.stop(self._running(), first=first, deadline=20.0)
 
     def is_running(self) -> bool:
         """True while the server of this data directory lives."""
