@@ -103,7 +103,7 @@ async def test_outside_a_call_the_service_speaks_for_itself(
 ) -> None:
     async with open_channel(echo, identity=identity) as channel:
         for _ in range(3):
-            assert (await contract.call(channel, "Known")(contract.Ask(name="ab"))).text.split() == ["eval"]
+            assert (await contract.call(channel, "Known")(contract.Ask(name="ab"))).text.split()[0] == "eval"
     assert auth.issued == 1
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc.aio
@@ -134,7 +135,12 @@ async def start(service: Service) -> "RunningService":
     port = _bind(server, service.settings.listen)
     await server.start()
     running = RunningService(
-        service, port=port, server=server, health=health, draining=draining, closers=[stop_metrics, pool.shutdown]
+        service,
+        port=port,
+        server=server,
+        health=health,
+        draining=draining,
+        closers=[stop_metrics, partial(pool.shutdown, wait=False, cancel_futures=True)],
     )
     await running.begin()
     return running
