@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -264,6 +264,6 @@ def eventually() -> Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]:
 
 
 @pytest.fixture
-def people() -> Iterator[tuple[str, str]]:
+def people() -> tuple[str, str]:
     """Ids of two users."""
-    yield ALICE, BOB
+    return ALICE, BOB

@@ -32,7 +32,7 @@ def read_log(session: Session, attempt: Attempt, *, rank: int, offset: int, limi
     limit = min(limit or DEFAULT_LIMIT, MAX_LIMIT)
     start, data = _assemble(session, attempt, rank=rank, offset=offset, limit=limit, over=over)
     size = repository.log_size(session, attempt.run_id, attempt.number, rank=rank)
-    full = len(data) >= limit
+    full = len(data) >= limit and start + len(data) < size
     if full or not over:
         data = data[: _line_end(data, full=full)]
     next_offset = start + len(data)
