@@ -14,7 +14,7 @@ from pathlib import Path
 
 from espalier_trainer.errors import TrainerError
 from espalier_trainer.exit_codes import ExitCode
-from espalier_trainer.runner.lock import take_lock
+from espalier_trainer.lock import take_lock
 from espalier_trainer.runner.result import Result, earlier_exit_code, reserve, write_result
 from espalier_trainer.runner.settings import RUN_FILE, RunnerSettings, read_plan, read_settings
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier_trainer.lock import LOCK_FD_VARIABLE
 from espalier_trainer.runner import die_with_parent
 from espalier_trainer.runner.cause import RankExit
-from espalier_trainer.runner.lock import LOCK_FD_VARIABLE
 from espalier_trainer.runner.rank_log import RankLog
 
 # Time for ranks to die by themselves after the first failure. A rank that merely noticed the loss of another may be the
