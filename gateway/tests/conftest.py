@@ -17,13 +17,15 @@ from espalier_gateway.settings import GatewaySettings
 # Test modules are imported by path, so what they share must be found by name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gateway_fakes import AuthFake, ChatFake, DatasetsFake, RunsFake, UsersFake, servicers  # noqa: E402
+from gateway_fakes import AuthFake, ChatFake, DatasetsFake, RunsFake, UsersFake, servicers
 
 
 class RunningGateway:
     """A gateway in the test's own process. `client` has no token; `client_for(permissions=…)` has one."""
 
-    def __init__(self, *, address: str, settings: GatewaySettings, rpc: Any, server: Any, fakes: dict[str, Any]) -> None:
+    def __init__(
+        self, *, address: str, settings: GatewaySettings, rpc: Any, server: Any, fakes: dict[str, Any]
+    ) -> None:
         self.address = address
         self.settings = settings
         self.server = server
@@ -33,7 +35,9 @@ class RunningGateway:
         self.client = self._open()
 
     def _open(self, **headers: str) -> httpx.AsyncClient:
-        client = httpx.AsyncClient(base_url=f"http://{self.address}", headers=headers, timeout=20, verify=False, trust_env=False)
+        client = httpx.AsyncClient(
+            base_url=f"http://{self.address}", headers=headers, timeout=20, verify=False, trust_env=False
+        )
         self._clients.append(client)
         return client
 
@@ -80,9 +84,7 @@ async def start_gateway(rpc_server: Any, tmp_path: Path) -> AsyncIterator[Start]
             server = gateway_server._Server(config, gateway=gateway)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             host, port = listener.getsockname()[:2]
-            running = RunningGateway(
-                address=f"{host}:{port}", settings=configured, rpc=rpc, server=server, fakes=fakes
-            )
+            running = RunningGateway(address=f"{host}:{port}", settings=configured, rpc=rpc, server=server, fakes=fakes)
 
             async def stop() -> None:
                 await running.close()
@@ -101,5 +103,3 @@ async def start_gateway(rpc_server: Any, tmp_path: Path) -> AsyncIterator[Start]
 async def gateway(start_gateway: Start) -> RunningGateway:
     """A gateway with ordinary settings."""
     return await start_gateway()
-
-

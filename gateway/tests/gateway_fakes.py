@@ -179,7 +179,9 @@ def servicers(fakes: dict[str, Any]) -> list[Any]:
         _entry(auth_grpc.add_AuthServiceServicer_to_server, fakes["auth"], auth_pb2, "AuthService"),
         _entry(auth_grpc.add_UserServiceServicer_to_server, fakes["users"], auth_pb2, "UserService"),
         _entry(runs_grpc.add_RunServiceServicer_to_server, fakes["runs"], run_service_pb2, "RunService"),
-        _entry(datasets_grpc.add_DatasetServiceServicer_to_server, fakes["datasets"], dataset_service_pb2, "DatasetService"),
+        _entry(
+            datasets_grpc.add_DatasetServiceServicer_to_server, fakes["datasets"], dataset_service_pb2, "DatasetService"
+        ),
         _entry(chat_grpc.add_ChatServiceServicer_to_server, fakes["chat"], chat_pb2, "ChatService"),
     ]
 

@@ -60,7 +60,12 @@ async def test_the_cookie_signs_reading_requests_in(gateway):
 async def test_a_changing_request_by_cookie_needs_the_csrf_header(gateway):
     client, _ = await sign_in(gateway)
     dataset = {"name": "d"}
-    for headers in ({}, {"x-csrf-token": "wrong"}, {"x-csrf-token": ""}, {"x-csrf-token": "é".encode().decode("latin-1")}):
+    for headers in (
+        {},
+        {"x-csrf-token": "wrong"},
+        {"x-csrf-token": ""},
+        {"x-csrf-token": "é".encode().decode("latin-1")},
+    ):
         encoded = {name: value.encode("latin-1") for name, value in headers.items()}
         answer = await client.post("/api/v1/training/datasets", json=dataset, headers=encoded)
         assert (answer.status_code, answer.json()["reason"]) == (403, "CSRF_REFUSED")
@@ -130,7 +135,9 @@ async def test_the_platforms_own_pages_may(start_gateway):
         assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "localhost.evil.example", "a@localhost", "[::", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "localhost.evil.example", "a@localhost", "[::", ""]
+)
 async def test_a_foreign_host_name_is_refused(gateway, host):
     answer = await gateway.client.get("/api/v1/me", headers={"host": host})
     assert (answer.status_code, answer.json()["reason"]) == (400, "HOST_REFUSED")

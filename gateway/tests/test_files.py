@@ -257,9 +257,7 @@ async def test_a_full_disk_is_507_with_a_sentence(client, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(UploadStore, "append", full)
-    answer = await client.patch(
-        created.headers["location"], content=b"abcde", headers={**PART, "upload-offset": "0"}
-    )
+    answer = await client.patch(created.headers["location"], content=b"abcde", headers={**PART, "upload-offset": "0"})
     assert (answer.status_code, answer.json()["reason"]) == (507, "DISK_FULL")
     assert "disk" in answer.json()["detail"]
 

@@ -1,12 +1,12 @@
 """Errors of the services as problem JSON."""
 
 import pytest
+from gateway_fakes import RUN_ID
 
 from espalier_common import errors
 from espalier_common.errors import FieldViolation
 from espalier_common.rpc.status import DiskFull
 from espalier_gateway.problems import STATUS_OF_CODE
-from gateway_fakes import RUN_ID
 
 PATH = f"/api/v1/training/runs/{RUN_ID}"
 

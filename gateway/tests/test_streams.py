@@ -5,9 +5,9 @@ import json
 
 import httpx
 import pytest
+from gateway_fakes import RUN_ID
 
 from espalier_common import errors
-from gateway_fakes import RUN_ID
 
 WATCH = f"/api/v1/training/runs/{RUN_ID}:watch"
 
@@ -62,9 +62,7 @@ async def test_a_wrong_last_event_id_is_a_violation(gateway):
 
 
 async def test_a_post_streams_too(gateway):
-    answer = await gateway.client_for().post(
-        f"/api/v1/chat/sessions/{RUN_ID}/messages", json={"text": "one two three"}
-    )
+    answer = await gateway.client_for().post(f"/api/v1/chat/sessions/{RUN_ID}/messages", json={"text": "one two three"})
     assert [data.get("text") for _, _, data in parse(answer.text)] == ["one", "two", "three", None]
 
 

@@ -1,7 +1,6 @@
 """REST out of the contract: path, query, body and answers."""
 
 import pytest
-
 from gateway_fakes import RUN_ID
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -192,9 +191,7 @@ async def test_a_body_beyond_the_cap_is_413_before_it_is_read(start_gateway):
         for _ in range(100):
             yield b" " * 1000
 
-    answer = await client.post(
-        "/api/v1/training/runs", content=pieces(), headers={"content-type": "application/json"}
-    )
+    answer = await client.post("/api/v1/training/runs", content=pieces(), headers={"content-type": "application/json"})
     assert answer.status_code == 413
 
 

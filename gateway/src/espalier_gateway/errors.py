@@ -106,7 +106,7 @@ class VersionMismatch(HttpError):
 
 
 class BodyTooLarge(HttpError):
-    """The connection stays open: closed with bytes still on their way, the client would see a reset and not the answer."""
+    """The connection stays open: closed with bytes on their way, the client would see a reset and not the answer."""
 
     code = "INVALID_ARGUMENT"
     reason = "BODY_TOO_LARGE"

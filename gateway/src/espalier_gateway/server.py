@@ -24,9 +24,9 @@ _log = get_logger(__name__)
 
 async def serve(settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT. Raises SettingsError when it cannot start."""
+    gateway = build_gateway(settings, observe=_observer(settings))
     listener = bind(settings.listen, "ESPALIER_LISTEN")
     stop_metrics = _serve_metrics(settings)
-    gateway = build_gateway(settings, observe=_observer(settings))
     server = _Server(_config(gateway, settings), gateway=gateway)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Prints the platform's OpenAPI document: `python -m espalier_gateway.openapi`. The console's types are made from it."""
+"""Prints the OpenAPI document: `python -m espalier_gateway.openapi`. The console's types are made from it."""
 
 import sys
 

@@ -74,6 +74,9 @@ class Schemas:
     def field(self, field: FieldDescriptor, direction: Direction) -> Schema:
         """Schema of a field with its comment and bounds."""
         rule = rule_of(field)
+        if direction == "answered":
+            # Bounds are for those who send; what was stored under older ones is answered all the same.
+            rule = options_pb2.FieldRule(allow_non_finite=rule.allow_non_finite)
         schema = self._container(field, rule, direction)
         comment = self._comments.get(field.full_name)
         return {**schema, "description": comment} if comment else schema

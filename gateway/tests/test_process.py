@@ -1,0 +1,168 @@
+"""The process: `python -m espalier_gateway`."""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import httpx
+import pytest
+
+from espalier_gateway.__main__ import main
+
+pytestmark = pytest.mark.slow
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def start():
+    """Factory: starts the process with these settings; it is gone after the test."""
+    started = []
+
+    def run(**settings):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
+        environment.update({f"ESPALIER_{name.upper()}": value for name, value in settings.items()})
+        command = [sys.executable, "-m", "espalier_gateway"]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.stdout.close()
+        process.stderr.close()
+        process.wait(timeout=10)
+
+
+def wait_until_live(port, process, seconds=15):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError("the gateway did not start")
+
+
+def end(process):
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=15)
+    return process.returncode, [json.loads(line) for line in errors.splitlines()]
+
+
+def test_it_starts_fast_and_small_logs_json_and_ends_with_0(start):
+    port = free_port()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = start(listen=f"127.0.0.1:{port}", services="{}")
+    wait_until_live(port, process)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=5) as answer:
+        assert answer.status == 200
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    memory = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    code, log = end(process)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert code == 0
+    assert memory < 90 << 10  # KiB
+    assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 2.5  # seconds, on a busy machine
+    events = [line["event"] for line in log]
+    assert events[0] == "ready"
+    assert events[-1] == "stopped"
+    request = next(line for line in log if line["event"] == "request")
+    assert (request["method"], request["path"], request["status"]) == ("GET", "/openapi.json", 200)
+    assert request["request_id"]
+    assert request["service"] == "gateway"
+
+
+def test_a_taken_port_is_one_sentence_that_names_port_and_setting(start):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = start(listen=f"127.0.0.1:{port}")
+        _, errors = process.communicate(timeout=15)
+    assert process.returncode == 78
+    assert len(errors.splitlines()) == 1
+    assert str(port).encode() in errors
+    assert b"ESPALIER_LISTEN" in errors
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("listen", "nonsense"),
+        ("services", "not json"),
+        ("public_url", "ftp://x"),
+        ("artifacts_url", "here"),
+        ("max_body_bytes", "-1"),
+        ("log_level", "loud"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(monkeypatch, capsys, setting, value):
+    for name in [name for name in os.environ if name.startswith("ESPALIER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("espalier_gateway.__main__.configure_logging", lambda *_: None)
+    monkeypatch.setenv("ESPALIER_LISTEN", "127.0.0.1:0")
+    monkeypatch.setenv(f"ESPALIER_{setting.upper()}", value)
+    assert main() == 78
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert f"ESPALIER_{setting.upper()}" in said or setting in said
+
+
+def test_metrics_stand_on_a_port_of_their_own(start):
+    port, metrics = free_port(), free_port()
+    process = start(listen=f"127.0.0.1:{port}", metrics_listen=f"127.0.0.1:{metrics}", services="{}")
+    wait_until_live(port, process)
+    for path in ("/api/v1/nothing", "/api/v1/me"):
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5)
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    assert end(process)[0] == 0
+    assert 'espalier_http_requests_total{method="GET",route="espalier.auth.v1.UserService.GetMe",status="503"}' in text
+    assert "nothing" not in text
+
+
+async def test_sigterm_lets_running_requests_end_and_tells_streams_to_come_again(start, rpc_server):
+    from gateway_fakes import RUN_ID, AuthFake, ChatFake, DatasetsFake, RunsFake, UsersFake, servicers
+
+    runs = RunsFake()
+    runs.hold = True
+    fakes = {"auth": AuthFake(), "users": UsersFake(), "runs": runs, "datasets": DatasetsFake(), "chat": ChatFake()}
+    rpc = await rpc_server(servicers(fakes))
+    port = free_port()
+    process = start(listen=f"127.0.0.1:{port}", services=json.dumps({"training-orchestrator": rpc.address}))
+    await asyncio.to_thread(wait_until_live, port, process)
+    headers = {"authorization": f"Bearer {rpc.token_for(permissions=['*'])}"}
+    async with (
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers=headers, verify=False, trust_env=False
+        ) as client,
+        client.stream("GET", f"/api/v1/training/runs/{RUN_ID}:watch") as answer,
+    ):
+        pieces = answer.aiter_text()
+        await anext(pieces)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        rest = [piece async for piece in pieces]
+    code, _ = await asyncio.to_thread(end, process)
+    assert time.monotonic() - begun < 10
+    assert code == 0
+    assert rest[-1].endswith("retry: 2000\n\n")
