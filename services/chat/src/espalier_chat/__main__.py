@@ -27,13 +27,9 @@ def build(settings: ChatSettings) -> Service:
     upstream = ModelServers(idle_seconds=settings.chat_idle_seconds)
     deployments = RegistryDeployments(settings.address_of("model-registry"))
     answers = Answers(database, conversations=conversations, upstream=upstream, settings=settings)
-    chat = ChatRpc(
-        database,
-        conversations=conversations,
-        answers=answers,
-        deployments=deployments,
-        paginator=Paginator(settings.service_secret),
-    )
+    paginator = Paginator(settings.service_secret)
+    chat = ChatRpc(database, conversations=conversations, answers=answers, deployments=deployments, paginator=paginator)
+    descriptor = service_pb2.DESCRIPTOR.services_by_name["ChatService"]
     # On one machine there is one chat process: what streams when it starts was left by the one before.
     silence = timedelta(0) if settings.home else ORPHAN_SILENCE
     return Service(
@@ -42,13 +38,7 @@ def build(settings: ChatSettings) -> Service:
         settings=settings,
         database=database,
         bus=bus,
-        servicers=[
-            (
-                service_pb2_grpc.add_ChatServiceServicer_to_server,
-                chat,
-                service_pb2.DESCRIPTOR.services_by_name["ChatService"],
-            )
-        ],
+        servicers=[(service_pb2_grpc.add_ChatServiceServicer_to_server, chat, descriptor)],
         background=[OutboxRelay(database, bus).run, answers.run],
         on_start=[lambda: answers.cut_orphans(silence)],
         on_drain=[answers.drain],
