@@ -134,6 +134,8 @@ def test_migrate_alone_ends(start: Start, environment: dict[str, str]) -> None:
         ({"ESPALIER_SERVICES": "{"}, "services"),
         ({"ESPALIER_SERVICES": "{}"}, "ESPALIER_SERVICES has no address of 'auth'"),
         ({"ESPALIER_LOG_LEVEL": "loud"}, "ESPALIER_LOG_LEVEL"),
+        ({"ESPALIER_DATABASE_URL": ""}, "ESPALIER_DATABASE_URL"),
+        ({"ESPALIER_NATS_URL": "127.0.0.1:4222"}, "ESPALIER_NATS_URL"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_and_exit_code_78(

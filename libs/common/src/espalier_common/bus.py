@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from google.protobuf.message import Message
 
 from espalier_common.errors import Unavailable
+from espalier_common.settings import SettingsError
 from espalier_common.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Bus:
     """A connection to NATS, named for the service. Reconnects for ever; calls while it is away raise Unavailable."""
 
     def __init__(self, url: str, *, name: str) -> None:
+        if urlsplit(url).scheme != "nats" or not urlsplit(url).hostname:
+            raise SettingsError("ESPALIER_NATS_URL is missing or no URL such as nats://user:password@host:4222.")
         self._url = url
         self._name = name
         self._client: Client | None = None

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Engine, MetaData, Uuid, create_engine, text
+from sqlalchemy import URL, BigInteger, DateTime, Dialect, Engine, MetaData, Uuid, create_engine, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, mapped_column, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
 from espalier_common.identifiers import new_id as new_id  # noqa: PLC0414  (part of this interface)
 from espalier_common.identifiers import utc_now as utc_now  # noqa: PLC0414  (the same)
+from espalier_common.settings import SettingsError
 
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_N_label)s",
@@ -61,7 +63,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
         self.engine: Engine = create_engine(
-            url,
+            _parsed(url),
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,  # costs 0.1 ms here; without it each pooled connection fails once after a restart
@@ -101,6 +103,15 @@ class Database:
         for topic in topics if isinstance(topics, set) else ():
             for call in self._after_commit.get(topic, ()):
                 call()
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise SettingsError(
+            "ESPALIER_DATABASE_URL is missing or no URL such as postgresql+psycopg2://user:password@host:5432/name."
+        ) from error
 
 
 def announce(session: Session, topic: str) -> None:
