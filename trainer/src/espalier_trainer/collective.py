@@ -25,6 +25,9 @@ def join(run: RunFile, place: Place) -> None:
     if run.deepspeed.enabled:
         import deepspeed
 
+        # DeepSpeed would compile its own shared-memory all-reduce at the first start (half a minute, a C++ compiler);
+        # it took as much CPU as gloo in our runs, and it spins for ever when a peer is killed.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(backend, timeout=_TIMEOUT, verbose=False)
     elif place.world_size > 1:
         distributed.init_process_group(backend, timeout=_TIMEOUT)

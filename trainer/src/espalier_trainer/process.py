@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import socket
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 
 from espalier_trainer.errors import ConfigError
 from espalier_trainer.run_file import Resources, RunFile
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ def prepare(run: RunFile) -> Place:
     _set_place(run, place)
     _set_threads(run.resources)
     _set_libraries(run)
+    if run.resources.device == "cpu":
+        _keep_freed_memory()
     return place
 
 
@@ -76,6 +82,17 @@ def _set_libraries(run: RunFile) -> None:
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
     # The compiler's driver ninja comes as a wheel beside this interpreter, which need not be on PATH.
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep large freed blocks: each step takes the same ones again, which the kernel would clear.
+
+    Measured on a 2.5M-parameter model: a step of 0.93 s becomes 0.63 s, its system time falls from 0.21 s to 0.01 s.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _number(name: str, default: int) -> int:
