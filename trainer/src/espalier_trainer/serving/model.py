@@ -156,7 +156,7 @@ def load_model(directory: Path, *, device: str, threads: int, template: str = OW
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("the device is cuda, but this process sees no CUDA device; choose cpu")
     torch.set_num_threads(threads)
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         network: Any = AutoModelForCausalLM.from_pretrained(
             directory,
