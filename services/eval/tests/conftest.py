@@ -7,7 +7,9 @@ from espalier_common.db import Database
 from espalier_common.pagination import Paginator
 from espalier_common.testing.plugin import MigratedDatabase, RpcServerFactory
 from espalier_common.testing.rpc import RpcTestServer
+from espalier_eval.events import publish
 from espalier_eval.rpc import EvalRpc
+from espalier_eval.service import Evaluations
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def database(migrated_database: MigratedDatabase) -> Database:
 @pytest.fixture
 async def server(rpc_server: RpcServerFactory, database: Database) -> RpcTestServer:
     """A running server; `server.channel(permissions=…, subject=…, scope=…)` calls it."""
-    servicer = EvalRpc(database, paginator=Paginator("a secret of the test"))
+    servicer = EvalRpc(database, evaluations=Evaluations(publish), paginator=Paginator("a secret of the test"))
     descriptor = service_pb2.DESCRIPTOR.services_by_name["EvalService"]
     return await rpc_server(
         [(service_pb2_grpc.add_EvalServiceServicer_to_server, servicer, descriptor)], database=database

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from espalier_auth import repository, service
+from espalier_auth import repository
 from espalier_auth.models import User
 from espalier_auth.passwords import Passwords
 from espalier_auth.roles import ADMIN
+from espalier_auth.service import NewUser, Users
 from espalier_common.settings import SettingsError
 from espalier_common.telemetry import get_logger
 
@@ -30,8 +31,8 @@ class FirstAdmin:
     given_password: str
     file: Path | None
 
-    def ensure(self, session: Session, passwords: Passwords) -> User | None:
-        """Creates him when there is no user at all, and gives him; else None.
+    def ensure(self, session: Session, *, users: Users, passwords: Passwords) -> None:
+        """Creates him when there is no user at all.
 
         The file is written before the transaction commits: a crash between the two leaves a file that the next start
         writes anew, never a user whose password nobody knows.
@@ -39,21 +40,20 @@ class FirstAdmin:
         repository.lock_start(session)
         if repository.has_users(session):
             self._remove_leftover(session)
-            return None
+            return
         password = self.given_password or secrets.token_urlsafe(18)
         if not self.given_password:
             self._write(password)
-        user = service.create_user(
-            session,
+        new = NewUser(
             username=USERNAME,
             display_name="Administrator",
             roles=[ADMIN],
             password_hash=passwords.hash_now(password),
         )
+        users.create(session, new, by=None)
         _log.info(
             "first administrator created", username=USERNAME, file=None if self.given_password else str(self.file)
         )
-        return user
 
     def forget(self, user: User) -> None:
         """Removes the file once this user has a password of his own."""

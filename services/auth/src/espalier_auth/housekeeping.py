@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from espalier_auth import service
+from espalier_auth.service import Sessions
 from espalier_common.db import Database
 from espalier_common.telemetry import get_logger
 
@@ -17,8 +17,9 @@ _log = get_logger(__name__)
 class Housekeeping:
     """Deletes ended sessions and expired refresh tokens once an hour."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, sessions: Sessions) -> None:
         self._database = database
+        self._sessions = sessions
 
     async def run(self) -> None:
         """Runs as long as the process."""
@@ -29,4 +30,4 @@ class Housekeeping:
 
     def _forget(self) -> int:
         with self._database.transaction() as session:
-            return service.forget_ended_sessions(session, ended_for=KEPT_AFTER_END)
+            return self._sessions.forget_ended(session, ended_for=KEPT_AFTER_END)

@@ -1,5 +1,6 @@
 """Users, their sessions, the refresh tokens of a session, and the keys that sign access tokens."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, Index, LargeBinary
@@ -37,6 +38,14 @@ class User(Base):
         """The user chose a password himself."""
         self.password_hash = password_hash
         self.password_change_required = False
+
+
+@dataclass(frozen=True)
+class UserChanged:
+    """A user was created or changed; `changed_by` is empty for the platform itself."""
+
+    user: User
+    changed_by: str
 
 
 class LoginSession(Base):

@@ -5,42 +5,41 @@ neither a thread that answers others nor a database connection.
 """
 
 import asyncio
-import hashlib
-import hmac
 import uuid
 
 from google.protobuf.empty_pb2 import Empty
 
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
-from espalier_auth import repository, service
 from espalier_auth.errors import ForPeopleOnly, InvalidCredentials, InvalidPassword, InvalidRefreshToken, InvalidUser
-from espalier_auth.events import record_user_changed
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.models import User
 from espalier_auth.passwords import Passwords, find_weaknesses
 from espalier_auth.roles import Role, Roles
-from espalier_auth.settings import AuthSettings
+from espalier_auth.service import Continuation, NewUser, Sessions, UserChanges, Users
 from espalier_auth.tokens import AccessTokens
 from espalier_common.db import Database
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal, current_principal
 from espalier_common.pagination import Paginator
 
-# Compared against for an unknown service, so that it takes as long as a known one.
-_NO_SERVICE = "0" * 64
-
 
 class AuthRpc(service_pb2_grpc.AuthServiceServicer):
     """Signs in, and vouches for who somebody is."""
 
     def __init__(
-        self, database: Database, *, passwords: Passwords, tokens: AccessTokens, settings: AuthSettings
+        self,
+        database: Database,
+        *,
+        sessions: Sessions,
+        users: Users,
+        passwords: Passwords,
+        tokens: AccessTokens,
     ) -> None:
         self._database = database
+        self._sessions = sessions
+        self._users = users
         self._passwords = passwords
         self._tokens = tokens
-        self._rules = settings.session_rules()
-        self._secret_hashes = settings.service_secret_hashes
 
     async def Login(self, request: service_pb2.LoginRequest, context: object) -> resources_pb2.TokenPair:
         # Whoever is throttled is refused before his password is looked at, so that guessing costs us nothing.
@@ -55,7 +54,7 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
 
     def Refresh(self, request: service_pb2.RefreshRequest, context: object) -> resources_pb2.TokenPair:
         with self._database.transaction() as session:
-            continuation = service.continue_session(session, request.refresh_token, self._rules)
+            continuation = self._sessions.renew(session, request.refresh_token)
         # Raised after the commit: the end of a session whose token came twice must stay.
         if continuation is None:
             raise InvalidRefreshToken
@@ -63,7 +62,7 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
 
     def Logout(self, request: service_pb2.LogoutRequest, context: object) -> Empty:
         with self._database.transaction() as session:
-            service.end_session(session, request.refresh_token)
+            self._sessions.end(session, request.refresh_token)
         return Empty()
 
     def GetJwks(self, request: service_pb2.GetJwksRequest, context: object) -> service_pb2.Jwks:
@@ -72,23 +71,19 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
     def IssueServiceToken(
         self, request: service_pb2.IssueServiceTokenRequest, context: object
     ) -> service_pb2.ServiceToken:
-        expected = self._secret_hashes.get(request.service, _NO_SERVICE)
-        given = hashlib.sha256(request.secret.encode()).hexdigest()
-        if not hmac.compare_digest(expected, given):
-            raise InvalidCredentials
-        token = self._tokens.for_service(request.service)
+        token = self._tokens.for_service(request.service, request.secret)
         return service_pb2.ServiceToken(access_token=token.text, expires_in=token.expires_in)
 
     def _find_user(self, username: str) -> User | None:
         with self._database.transaction() as session:
-            return repository.find_user_by_username(session, username)
+            return self._users.find_by_username(session, username)
 
     def _begin_session(self, user: User, renewed_hash: str | None) -> resources_pb2.TokenPair:
         with self._database.transaction() as session:
-            continuation = service.begin_session(session, user, renewed_hash=renewed_hash, rules=self._rules)
+            continuation = self._sessions.begin(session, user, renewed_hash=renewed_hash)
         return self._to_pair(continuation)
 
-    def _to_pair(self, continuation: service.Continuation) -> resources_pb2.TokenPair:
+    def _to_pair(self, continuation: Continuation) -> resources_pb2.TokenPair:
         token = self._tokens.for_user(continuation.user)
         return resources_pb2.TokenPair(
             access_token=token.text,
@@ -106,12 +101,14 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         self,
         database: Database,
         *,
+        users: Users,
         passwords: Passwords,
         roles: Roles,
         first_admin: FirstAdmin,
         paginator: Paginator,
     ) -> None:
         self._database = database
+        self._users = users
         self._passwords = passwords
         self._roles = roles
         self._first_admin = first_admin
@@ -119,7 +116,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     def GetMe(self, request: service_pb2.GetMeRequest, context: object) -> service_pb2.Me:
         with self._database.transaction() as session:
-            user = service.get_user(session, _person().subject)
+            user = self._users.get(session, _person().subject)
         rights = self._roles.rights(user.roles)
         return service_pb2.Me(user=to_user(user), permissions=sorted(rights.permissions), scope=rights.scope)
 
@@ -141,11 +138,16 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     async def CreateUser(self, request: service_pb2.CreateUserRequest, context: object) -> resources_pb2.User:
         _require_username(request.user.username)
-        service.require_known_roles(request.user.roles, roles=self._roles, field="user.roles")
-        service.require_rights_of(request.user.roles, by=current_principal(), roles=self._roles)
+        self._users.require_known_roles(request.user.roles, field="user.roles")
+        self._users.require_rights_of(request.user.roles, by=current_principal())
         _require_good_password(request.password, username=request.user.username, field="password")
-        password_hash = await self._passwords.hash(request.password)
-        return await asyncio.to_thread(self._create_user, request.user, password_hash, current_principal())
+        new = NewUser(
+            username=request.user.username,
+            display_name=request.user.display_name,
+            roles=list(request.user.roles),
+            password_hash=await self._passwords.hash(request.password),
+        )
+        return await asyncio.to_thread(self._create_user, new, current_principal())
 
     def GetUser(self, request: service_pb2.GetUserRequest, context: object) -> resources_pb2.User:
         return to_user(self._get_user(request.user_id))
@@ -153,19 +155,17 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
     def ListUsers(self, request: service_pb2.ListUsersRequest, context: object) -> service_pb2.ListUsersResponse:
         page = self._paginator.read(request)
         with self._database.transaction() as session:
-            users = repository.list_users(session, page)
+            found = self._users.list(session, page)
         return service_pb2.ListUsersResponse(
-            users=[to_user(user) for user in users.items], next_page_token=users.next_page_token
+            users=[to_user(user) for user in found.items], next_page_token=found.next_page_token
         )
 
     def UpdateUser(self, request: service_pb2.UpdateUserRequest, context: object) -> resources_pb2.User:
         changes = _read_changes(request)
         if changes.roles is not None:
-            service.require_known_roles(changes.roles, roles=self._roles, field="user.roles")
-        principal = current_principal()
+            self._users.require_known_roles(changes.roles, field="user.roles")
         with self._database.transaction() as session:
-            user = service.update_user(session, request.user.id, changes, by=principal, roles=self._roles)
-            record_user_changed(session, user, changed_by=principal.subject)
+            user = self._users.update(session, request.user.id, changes, by=current_principal())
         return to_user(user)
 
     def ListRoles(self, request: service_pb2.ListRolesRequest, context: object) -> service_pb2.ListRolesResponse:
@@ -173,23 +173,15 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     def _get_user(self, user_id: str) -> User:
         with self._database.transaction() as session:
-            return service.get_user(session, user_id)
+            return self._users.get(session, user_id)
 
-    def _create_user(self, wanted: resources_pb2.User, password_hash: str, by: Principal) -> resources_pb2.User:
+    def _create_user(self, new: NewUser, by: Principal) -> resources_pb2.User:
         with self._database.transaction() as session:
-            user = service.create_user(
-                session,
-                username=wanted.username,
-                display_name=wanted.display_name,
-                roles=wanted.roles,
-                password_hash=password_hash,
-            )
-            record_user_changed(session, user, changed_by=by.subject)
-        return to_user(user)
+            return to_user(self._users.create(session, new, by=by))
 
     def _change_password(self, user: User, new_hash: str) -> User:
         with self._database.transaction() as session:
-            return service.change_password(session, user_id=user.id, checked_hash=user.password_hash, new_hash=new_hash)
+            return self._users.change_password(session, user, new_hash)
 
 
 def to_user(user: User) -> resources_pb2.User:
@@ -234,7 +226,7 @@ def _require_good_password(password: str, *, username: str, field: str) -> None:
         raise InvalidPassword(f"The password {weaknesses[0].description}.", violations=weaknesses)
 
 
-def _read_changes(request: service_pb2.UpdateUserRequest) -> service.UserChanges:
+def _read_changes(request: service_pb2.UpdateUserRequest) -> UserChanges:
     user, paths = request.user, set(request.update_mask.paths)
     found = [
         FieldViolation("update_mask", f"names {path!r}; only display_name, roles and disabled can change", "MASK")
@@ -246,7 +238,7 @@ def _read_changes(request: service_pb2.UpdateUserRequest) -> service.UserChanges
         found.append(FieldViolation("user.id", "must be the UUID of the user", "UUID"))
     if found:
         raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
-    return service.UserChanges(
+    return UserChanges(
         display_name=user.display_name if "display_name" in paths else None,
         roles=list(user.roles) if "roles" in paths else None,
         disabled=user.disabled if "disabled" in paths else None,

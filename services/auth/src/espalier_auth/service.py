@@ -1,8 +1,8 @@
-"""What people do at auth: sign in, go on, sign out, and manage users. One call is part of one transaction."""
+"""What people do at auth: sign in, go on, sign out, and manage users. Each call is part of the caller's transaction."""
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,13 +18,17 @@ from espalier_auth.errors import (
     UsernameTaken,
     UserNotFound,
 )
-from espalier_auth.models import LoginSession, RefreshToken, User
+from espalier_auth.models import LoginSession, RefreshToken, User, UserChanged
 from espalier_auth.roles import ADMIN, Roles
 from espalier_auth.settings import SessionRules
 from espalier_common.db import utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal
+from espalier_common.pagination import Page, PageRequest
 from espalier_common.telemetry import get_logger
+
+Publish = Callable[[Session, UserChanged], None]
+"""Puts the event into the outbox, in the same transaction as the change."""
 
 _log = get_logger(__name__)
 
@@ -37,85 +41,77 @@ class Continuation:
     refresh_token: str
 
 
-def begin_session(session: Session, checked: User, *, renewed_hash: str | None, rules: SessionRules) -> Continuation:
-    """Signs in the user, as he was read when his password was checked; `renewed_hash` replaces an outdated hash.
+class Sessions:
+    """Sign-ins, and what follows from each until it ends."""
 
-    Raises InvalidCredentials when he is disabled, or his password changed since the check.
-    """
-    user = repository.lock_user(session, checked.id)
-    if user is None or user.disabled or user.password_hash != checked.password_hash:
-        raise InvalidCredentials
-    if renewed_hash is not None:
-        user.password_hash = renewed_hash
-    now = utc_now()
-    user.last_login_at = now
-    login = LoginSession(user_id=user.id, created_at=now, expires_at=now + rules.total)
-    session.add(login)
-    session.flush()
-    return Continuation(user, _new_refresh_token(session, login, rules=rules, now=now))
+    def __init__(self, rules: SessionRules) -> None:
+        self._rules = rules
 
+    def begin(self, session: Session, checked: User, *, renewed_hash: str | None) -> Continuation:
+        """Signs in the user, as he was read when his password was checked; `renewed_hash` replaces an outdated hash.
 
-def continue_session(session: Session, refresh_token: str, rules: SessionRules) -> Continuation | None:
-    """Exchanges a refresh token; None when it gives nothing.
-
-    A used one seen again means that two hold it, one of them a thief: the whole session ends. That must be committed,
-    so this returns where others raise.
-    """
-    now = utc_now()
-    token_hash = hash_token(refresh_token)
-    session_id = repository.use_refresh_token(session, token_hash, now)
-    if session_id is None:
-        _end_if_reused(session, token_hash, now)
-        return None
-    login = session.get_one(LoginSession, session_id)
-    user = repository.find_user(session, login.user_id)
-    if user is None or user.disabled:
-        return None
-    return Continuation(user, _new_refresh_token(session, login, rules=rules, now=now))
-
-
-def end_session(session: Session, refresh_token: str) -> None:
-    """Signs out. Does nothing for a token that is unknown, or empty."""
-    login = repository.find_session_of_token(session, hash_token(refresh_token))
-    if login is not None:
-        repository.revoke_session(session, login.id, reason="SIGNED_OUT", now=utc_now())
-
-
-def change_password(session: Session, *, user_id: str, checked_hash: str, new_hash: str) -> User:
-    """Sets the password and ends every session. Raises InvalidCredentials when it changed since it was checked."""
-    user = repository.lock_user(session, user_id)
-    if user is None or user.disabled or user.password_hash != checked_hash:
-        raise InvalidCredentials
-    user.change_password(new_hash)
-    repository.revoke_sessions_of(session, user.id, reason="PASSWORD_CHANGED", now=utc_now())
-    return user
-
-
-def create_user(
-    session: Session, *, username: str, display_name: str, roles: Iterable[str], password_hash: str
-) -> User:
-    """Adds a user with a password that somebody else chose for him. Raises UsernameTaken."""
-    user = User(
-        username=username,
-        display_name=display_name,
-        roles=sorted(set(roles)),
-        password_hash=password_hash,
-        password_change_required=True,
-    )
-    session.add(user)
-    try:
+        Raises InvalidCredentials when he is disabled, or his password changed since the check.
+        """
+        user = repository.lock_user(session, checked.id)
+        if user is None or user.disabled or user.password_hash != checked.password_hash:
+            raise InvalidCredentials
+        if renewed_hash is not None:
+            user.password_hash = renewed_hash
+        now = utc_now()
+        user.last_login_at = now
+        login = LoginSession(user_id=user.id, created_at=now, expires_at=now + self._rules.total)
+        session.add(login)
         session.flush()
-    except IntegrityError as error:
-        raise UsernameTaken(username) from error
-    return user
+        return Continuation(user, self._new_token(session, login, now))
+
+    def renew(self, session: Session, refresh_token: str) -> Continuation | None:
+        """Exchanges a refresh token; None when it gives nothing.
+
+        A used one seen again means that two hold it, one of them a thief: the whole session ends. That must be
+        committed, so this returns where others raise.
+        """
+        now = utc_now()
+        token_hash = hash_token(refresh_token)
+        session_id = repository.use_refresh_token(session, token_hash, now)
+        if session_id is None:
+            _end_if_reused(session, token_hash, now)
+            return None
+        login = session.get_one(LoginSession, session_id)
+        user = repository.find_user(session, login.user_id)
+        if user is None or user.disabled:
+            return None
+        return Continuation(user, self._new_token(session, login, now))
+
+    def end(self, session: Session, refresh_token: str) -> None:
+        """Signs out. Does nothing for a token that is unknown, or empty."""
+        login = repository.find_session_of_token(session, hash_token(refresh_token))
+        if login is not None:
+            repository.revoke_session(session, login.id, reason="SIGNED_OUT", now=utc_now())
+
+    def forget_ended(self, session: Session, *, ended_for: timedelta) -> int:
+        """Deletes sessions that ended so long ago that nobody asks for them; gives their number."""
+        before = utc_now() - ended_for
+        repository.delete_expired_tokens(session, before)
+        return repository.delete_ended_sessions(session, before)
+
+    def _new_token(self, session: Session, login: LoginSession, now: datetime) -> str:
+        token = secrets.token_urlsafe(32)
+        expires_at = min(now + self._rules.idle, login.expires_at)
+        session.add(
+            RefreshToken(token_hash=hash_token(token), session_id=login.id, created_at=now, expires_at=expires_at)
+        )
+        session.flush()
+        return token
 
 
-def get_user(session: Session, user_id: str) -> User:
-    """The user. Raises UserNotFound."""
-    user = repository.find_user(session, user_id)
-    if user is None:
-        raise UserNotFound(user_id)
-    return user
+@dataclass(frozen=True, kw_only=True)
+class NewUser:
+    """A user to create, with a password that somebody else chose for him."""
+
+    username: str
+    display_name: str
+    roles: list[str]
+    password_hash: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,70 +123,106 @@ class UserChanges:
     disabled: bool | None = None
 
 
-def update_user(session: Session, user_id: str, changes: UserChanges, *, by: Principal, roles: Roles) -> User:
-    """Changes a user. Raises UserNotFound, AboveOwnRights, LastAdmin.
+class Users:
+    """Users and what they may do."""
 
-    A disabled user's sessions end. A user with more rights than the caller is not the caller's to change.
-    """
-    # Always locked first and in the same order: two administrators who demote each other must not both succeed.
-    admins = repository.lock_active_admins(session)
-    user = repository.lock_user(session, user_id)
-    if user is None:
-        raise UserNotFound(user_id)
-    require_rights_of(user.roles, by=by, roles=roles)
-    if changes.display_name is not None:
-        user.display_name = changes.display_name
-    if changes.roles is not None:
-        require_rights_of(changes.roles, by=by, roles=roles)
-        user.roles = sorted(set(changes.roles))
-    if changes.disabled is not None:
-        user.disabled = changes.disabled
-    is_active_admin = ADMIN in user.roles and not user.disabled
-    if [admin.id for admin in admins] == [user.id] and not is_active_admin:
-        raise LastAdmin(user.username)
-    if user.disabled:
-        repository.revoke_sessions_of(session, user.id, reason="USER_DISABLED", now=utc_now())
-    return user
+    def __init__(self, roles: Roles, publish: Publish) -> None:
+        self._roles = roles
+        self._publish = publish
 
+    def get(self, session: Session, user_id: str) -> User:
+        """The user. Raises UserNotFound."""
+        user = repository.find_user(session, user_id)
+        if user is None:
+            raise UserNotFound(user_id)
+        return user
 
-def require_known_roles(names: Iterable[str], *, roles: Roles, field: str) -> None:
-    """Raises InvalidUser, naming every role that does not exist."""
-    known = ", ".join(role.name for role in roles.all())
-    unknown = [
-        FieldViolation(f"{field}[{index}]", f"is no role; the roles are {known}", "UNKNOWN_ROLE")
-        for index, name in enumerate(names)
-        if roles.find(name) is None
-    ]
-    if unknown:
-        raise InvalidUser("A role of the user does not exist.", violations=unknown)
+    def find_by_username(self, session: Session, username: str) -> User | None:
+        """The user who signs in with this name."""
+        return repository.find_user_by_username(session, username)
 
+    def list(self, session: Session, page: PageRequest) -> Page[User]:
+        """Users by username."""
+        return repository.list_users(session, page)
 
-def require_rights_of(names: Iterable[str], *, by: Principal, roles: Roles) -> None:
-    """Raises AboveOwnRights when a role reaches further than the caller's own rights."""
-    for name in names:
-        role = roles.find(name)
-        if role is not None and not role.is_within(by):
-            raise AboveOwnRights(name)
+    def create(self, session: Session, new: NewUser, *, by: Principal | None) -> User:
+        """Adds a user; `by` is None for the platform itself. Raises UsernameTaken, AboveOwnRights."""
+        if by is not None:
+            self.require_rights_of(new.roles, by=by)
+        user = User(
+            username=new.username,
+            display_name=new.display_name,
+            roles=sorted(set(new.roles)),
+            password_hash=new.password_hash,
+            password_change_required=True,
+        )
+        session.add(user)
+        try:
+            session.flush()
+        except IntegrityError as error:
+            raise UsernameTaken(new.username) from error
+        self._publish(session, UserChanged(user, changed_by=by.subject if by else ""))
+        return user
 
+    def update(self, session: Session, user_id: str, changes: UserChanges, *, by: Principal) -> User:
+        """Changes a user. Raises UserNotFound, AboveOwnRights, LastAdmin.
 
-def forget_ended_sessions(session: Session, *, ended_for: timedelta) -> int:
-    """Deletes sessions that ended so long ago that nobody asks for them; gives their number."""
-    before = utc_now() - ended_for
-    repository.delete_expired_tokens(session, before)
-    return repository.delete_ended_sessions(session, before)
+        A disabled user's sessions end. A user with more rights than the caller is not the caller's to change.
+        """
+        # Always locked first and in the same order: two administrators who demote each other must not both succeed.
+        admins = repository.lock_active_admins(session)
+        user = repository.lock_user(session, user_id)
+        if user is None:
+            raise UserNotFound(user_id)
+        self.require_rights_of([*user.roles, *(changes.roles or ())], by=by)
+        if changes.display_name is not None:
+            user.display_name = changes.display_name
+        if changes.roles is not None:
+            user.roles = sorted(set(changes.roles))
+        if changes.disabled is not None:
+            user.disabled = changes.disabled
+        is_active_admin = ADMIN in user.roles and not user.disabled
+        if [admin.id for admin in admins] == [user.id] and not is_active_admin:
+            raise LastAdmin(user.username)
+        if user.disabled:
+            repository.revoke_sessions_of(session, user.id, reason="USER_DISABLED", now=utc_now())
+        self._publish(session, UserChanged(user, changed_by=by.subject))
+        return user
+
+    def change_password(self, session: Session, checked: User, new_hash: str) -> User:
+        """Sets the password of a user, as he was read when the present one was checked, and ends all his sessions.
+
+        Raises InvalidCredentials when it changed since the check.
+        """
+        user = repository.lock_user(session, checked.id)
+        if user is None or user.disabled or user.password_hash != checked.password_hash:
+            raise InvalidCredentials
+        user.change_password(new_hash)
+        repository.revoke_sessions_of(session, user.id, reason="PASSWORD_CHANGED", now=utc_now())
+        return user
+
+    def require_known_roles(self, names: Iterable[str], *, field: str) -> None:
+        """Raises InvalidUser, naming every role that does not exist."""
+        known = ", ".join(role.name for role in self._roles.all())
+        unknown = [
+            FieldViolation(f"{field}[{index}]", f"is no role; the roles are {known}", "UNKNOWN_ROLE")
+            for index, name in enumerate(names)
+            if self._roles.find(name) is None
+        ]
+        if unknown:
+            raise InvalidUser("A role of the user does not exist.", violations=unknown)
+
+    def require_rights_of(self, names: Iterable[str], *, by: Principal) -> None:
+        """Raises AboveOwnRights when a role reaches further than the caller's own rights."""
+        for name in names:
+            role = self._roles.find(name)
+            if role is not None and not role.is_within(by):
+                raise AboveOwnRights(name)
 
 
 def hash_token(token: str) -> bytes:
     """How a refresh token is stored."""
     return hashlib.sha256(token.encode()).digest()
-
-
-def _new_refresh_token(session: Session, login: LoginSession, *, rules: SessionRules, now: datetime) -> str:
-    token = secrets.token_urlsafe(32)
-    expires_at = min(now + rules.idle, login.expires_at)
-    session.add(RefreshToken(token_hash=hash_token(token), session_id=login.id, created_at=now, expires_at=expires_at))
-    session.flush()
-    return token
 
 
 def _end_if_reused(session: Session, token_hash: bytes, now: datetime) -> None:

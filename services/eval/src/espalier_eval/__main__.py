@@ -6,7 +6,9 @@ from espalier_common.db import Database
 from espalier_common.outbox import OutboxRelay
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.server import Service, run
+from espalier_eval.events import publish
 from espalier_eval.rpc import EvalRpc
+from espalier_eval.service import Evaluations
 from espalier_eval.settings import EvalSettings
 
 
@@ -14,7 +16,7 @@ def build(settings: EvalSettings) -> Service:
     """Everything that the process of eval runs."""
     database = Database(settings.database_url)
     bus = Bus(settings.nats_url, name="eval")
-    evaluations = EvalRpc(database, paginator=Paginator(settings.service_secret))
+    evaluations = EvalRpc(database, evaluations=Evaluations(publish), paginator=Paginator(settings.service_secret))
     return Service(
         name="eval",
         package="espalier_eval",

@@ -1,14 +1,15 @@
-"""What eval tells the other services, through the outbox. It listens to nobody."""
+"""The NATS edge: what eval tells. It listens to nothing."""
 
 from sqlalchemy.orm import Session
 
 from espalier.eval.v1 import events_pb2
-from espalier_common import outbox
-from espalier_eval.models import Evaluation
+from espalier_common.outbox import record
+from espalier_eval.models import EvaluationCreated
 
 
-def record_evaluation_created(session: Session, evaluation: Evaluation) -> None:
-    """Announces the evaluation and its mean score."""
+def publish(session: Session, event: EvaluationCreated) -> None:
+    """Puts the event into the outbox, with the transaction that it tells of."""
+    evaluation = event.evaluation
     message = events_pb2.EvaluationCreated(
         evaluation_id=evaluation.id,
         name=evaluation.name,
@@ -17,4 +18,4 @@ def record_evaluation_created(session: Session, evaluation: Evaluation) -> None:
         owner_id=evaluation.owner_id,
     )
     message.create_time.FromDatetime(evaluation.created_at)
-    outbox.record(session, message, key=evaluation.id)
+    record(session, message, key=evaluation.id)

@@ -1,5 +1,7 @@
 """Evaluations and their items."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -55,9 +57,16 @@ class Evaluation(Base):
     )
 
     @classmethod
-    def of(cls, items: list[EvaluationItem], *, name: str, scorer: Scorer, owner_id: str) -> "Evaluation":
+    def of(cls, items: Sequence[EvaluationItem], *, name: str, scorer: Scorer, owner_id: str) -> "Evaluation":
         """An evaluation of at least one item; its score is their mean."""
         for position, item in enumerate(items):
             item.position = position
         score = sum(item.score for item in items) / len(items)
-        return cls(name=name, scorer=scorer, owner_id=owner_id, items=items, item_count=len(items), score=score)
+        return cls(name=name, scorer=scorer, owner_id=owner_id, items=list(items), item_count=len(items), score=score)
+
+
+@dataclass(frozen=True)
+class EvaluationCreated:
+    """Answers were scored and kept."""
+
+    evaluation: Evaluation

@@ -4,9 +4,8 @@ from espalier.eval.v1 import service_pb2, service_pb2_grpc
 from espalier_common.db import Database
 from espalier_common.identity import current_principal
 from espalier_common.pagination import Paginator
-from espalier_eval import service
-from espalier_eval.events import record_evaluation_created
 from espalier_eval.models import Evaluation, Scorer
+from espalier_eval.service import Evaluations, score
 
 _FROM_PROTO = {
     service_pb2.SCORER_UNSPECIFIED: Scorer.ROUGE_L,
@@ -22,23 +21,23 @@ _TO_PROTO = {
 class EvalRpc(service_pb2_grpc.EvalServiceServicer):
     """Scores answers, and shows the scores."""
 
-    def __init__(self, database: Database, *, paginator: Paginator) -> None:
+    def __init__(self, database: Database, *, evaluations: Evaluations, paginator: Paginator) -> None:
         self._database = database
+        self._evaluations = evaluations
         self._paginator = paginator
 
     def CreateEvaluation(self, request: service_pb2.CreateEvaluationRequest, context: object) -> service_pb2.Evaluation:
         wanted = request.evaluation
         scorer = _FROM_PROTO[wanted.scorer]
         # Before the transaction: a connection is not held while words are compared.
-        items = service.score([(item.reference, item.answer) for item in wanted.items], scorer)
+        items = score([(item.reference, item.answer) for item in wanted.items], scorer)
         with self._database.transaction() as session:
-            evaluation = service.create_evaluation(session, current_principal(), items, name=wanted.name, scorer=scorer)
-            record_evaluation_created(session, evaluation)
+            evaluation = self._evaluations.create(session, current_principal(), items, name=wanted.name, scorer=scorer)
         return to_proto(evaluation, with_items=True)
 
     def GetEvaluation(self, request: service_pb2.GetEvaluationRequest, context: object) -> service_pb2.Evaluation:
         with self._database.transaction() as session:
-            evaluation = service.get_evaluation(session, current_principal(), request.evaluation_id)
+            evaluation = self._evaluations.get(session, current_principal(), request.evaluation_id)
         return to_proto(evaluation, with_items=True)
 
     def ListEvaluations(
@@ -46,7 +45,7 @@ class EvalRpc(service_pb2_grpc.EvalServiceServicer):
     ) -> service_pb2.ListEvaluationsResponse:
         page = self._paginator.read(request)
         with self._database.transaction() as session:
-            found = service.list_evaluations(session, current_principal(), page=page)
+            found = self._evaluations.list(session, current_principal(), page=page)
         return service_pb2.ListEvaluationsResponse(
             evaluations=[to_proto(evaluation, with_items=False) for evaluation in found.items],
             next_page_token=found.next_page_token,

@@ -1,6 +1,6 @@
 """What people do with evaluations: score answers, and look at the scores."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy.orm import Session
 
@@ -9,12 +9,14 @@ from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
 from espalier_eval import repository
 from espalier_eval.errors import EvaluationNotFound, TextTooLong
-from espalier_eval.models import Evaluation, EvaluationItem, Scorer
+from espalier_eval.models import Evaluation, EvaluationCreated, EvaluationItem, Scorer
 from espalier_eval.scorers import SCORERS, words
 
 # Two such texts are scored in some hundredths of a second.
 MAX_WORDS = 10_000
 
+Publish = Callable[[Session, EvaluationCreated], None]
+"""Puts the event into the outbox, in the same transaction as the change."""
 Pair = tuple[str, str]
 """A reference and the answer given."""
 
@@ -30,27 +32,32 @@ def score(pairs: Sequence[Pair], scorer: Scorer) -> list[EvaluationItem]:
     ]
 
 
-def create_evaluation(
-    session: Session, principal: Principal, items: list[EvaluationItem], *, name: str, scorer: Scorer
-) -> Evaluation:
-    """Keeps scored answers; they belong to the caller."""
-    evaluation = Evaluation.of(items, name=name, scorer=scorer, owner_id=principal.subject)
-    session.add(evaluation)
-    session.flush()
-    return evaluation
+class Evaluations:
+    """The use cases. Each runs in the caller's transaction; the edge commits."""
 
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
 
-def get_evaluation(session: Session, principal: Principal, evaluation_id: str) -> Evaluation:
-    """One evaluation with its items. Raises EvaluationNotFound, also for somebody else's."""
-    evaluation = repository.find_evaluation(session, evaluation_id, principal)
-    if evaluation is None:
-        raise EvaluationNotFound("evaluation", evaluation_id)
-    return evaluation
+    def create(
+        self, session: Session, principal: Principal, items: Sequence[EvaluationItem], *, name: str, scorer: Scorer
+    ) -> Evaluation:
+        """Keeps scored answers; they belong to the caller."""
+        evaluation = Evaluation.of(items, name=name, scorer=scorer, owner_id=principal.subject)
+        session.add(evaluation)
+        session.flush()
+        self._publish(session, EvaluationCreated(evaluation))
+        return evaluation
 
+    def get(self, session: Session, principal: Principal, evaluation_id: str) -> Evaluation:
+        """One evaluation with its items. Raises EvaluationNotFound, also for somebody else's."""
+        evaluation = repository.find_evaluation(session, evaluation_id, principal)
+        if evaluation is None:
+            raise EvaluationNotFound("evaluation", evaluation_id)
+        return evaluation
 
-def list_evaluations(session: Session, principal: Principal, *, page: PageRequest) -> Page[Evaluation]:
-    """The evaluations, newest first, without their items."""
-    return repository.list_evaluations(session, principal, page=page)
+    def list(self, session: Session, principal: Principal, *, page: PageRequest) -> Page[Evaluation]:
+        """The evaluations, newest first, without their items."""
+        return repository.list_evaluations(session, principal, page=page)
 
 
 def _require_scorable(pairs: Sequence[Pair]) -> None:

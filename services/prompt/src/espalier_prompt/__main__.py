@@ -6,7 +6,9 @@ from espalier_common.db import Database
 from espalier_common.outbox import OutboxRelay
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.server import Service, run
+from espalier_prompt.events import publish
 from espalier_prompt.rpc import PromptRpc
+from espalier_prompt.service import Prompts
 from espalier_prompt.settings import PromptSettings
 
 
@@ -14,7 +16,7 @@ def build(settings: PromptSettings) -> Service:
     """Everything that the process of prompt runs."""
     database = Database(settings.database_url)
     bus = Bus(settings.nats_url, name="prompt")
-    prompts = PromptRpc(database, paginator=Paginator(settings.service_secret))
+    prompts = PromptRpc(database, prompts=Prompts(publish), paginator=Paginator(settings.service_secret))
     return Service(
         name="prompt",
         package="espalier_prompt",

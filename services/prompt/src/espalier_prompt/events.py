@@ -1,16 +1,17 @@
-"""What prompt tells the other services, through the outbox. It listens to nobody."""
+"""The NATS edge: what prompt tells. It listens to nothing."""
 
 from sqlalchemy.orm import Session
 
 from espalier.prompt.v1 import events_pb2
-from espalier_common import outbox
-from espalier_prompt.models import Prompt, PromptVersion
+from espalier_common.outbox import record
+from espalier_prompt.models import PromptVersionCreated
 
 
-def record_version_created(session: Session, prompt: Prompt, version: PromptVersion) -> None:
-    """Announces a new version; its text stays here."""
+def publish(session: Session, event: PromptVersionCreated) -> None:
+    """Puts the event into the outbox, with the transaction that it tells of; the text stays here."""
+    prompt, version = event.prompt, event.version
     message = events_pb2.PromptVersionCreated(
         prompt_id=prompt.id, name=prompt.name, version=version.version, owner_id=prompt.owner_id
     )
     message.create_time.FromDatetime(version.created_at)
-    outbox.record(session, message, key=prompt.id)
+    record(session, message, key=prompt.id)

@@ -1,5 +1,6 @@
 """Prompts and their versions."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint
@@ -59,3 +60,11 @@ class Prompt(Base):
             variables=variables,
             commit_message=commit_message,
         )
+
+
+@dataclass(frozen=True)
+class PromptVersionCreated:
+    """A prompt has a new version."""
+
+    prompt: Prompt
+    version: PromptVersion
