@@ -4,7 +4,6 @@ import asyncio
 import errno
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -110,9 +109,3 @@ def _observer(settings: GatewaySettings) -> Any:
     from espalier_gateway.metrics import HttpMetrics
 
     return HttpMetrics().observe
-
-
-def fail(message: str) -> int:
-    """Says why the gateway does not start; gives the exit code."""
-    sys.stderr.write(f"{message}\n")
-    return 78

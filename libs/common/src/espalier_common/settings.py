@@ -4,11 +4,14 @@ A service subclasses `ServiceSettings` and adds only its own fields. Nothing fet
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnreadableSetting
+
+Settings = TypeVar("Settings", bound="ServiceSettings")
 
 
 class SettingsError(Exception):
@@ -49,6 +52,21 @@ class ServiceSettings(BaseSettings):
         except KeyError:
             known = ", ".join(sorted(self.services)) or "nothing"
             raise SettingsError(f"ESPALIER_SERVICES has no address of {service!r}; it names {known}.") from None
+
+
+def read_settings(settings_type: type[Settings]) -> Settings:
+    """The settings out of the environment. SettingsError that names every wrong variable in one sentence."""
+    try:
+        return settings_type()
+    except ValidationError as error:
+        found = "; ".join(f"{_variable(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False))
+        raise SettingsError(f"The settings are wrong: {found}") from error
+    except UnreadableSetting as error:
+        raise SettingsError(f"The settings are wrong: {error}") from error
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return f"ESPALIER_{str(location[0]).upper()}" if location else "ESPALIER_…"
 
 
 def split_address(address: str) -> tuple[str, int]:

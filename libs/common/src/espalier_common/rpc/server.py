@@ -21,7 +21,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from espalier_common.identity import TokenVerifier, fetch_jwks
 from espalier_common.rpc.channel import MAX_MESSAGE_BYTES
 from espalier_common.rpc.edge import Edge, plan_methods
-from espalier_common.settings import ServiceSettings, SettingsError
+from espalier_common.settings import ServiceSettings, SettingsError, read_settings
 from espalier_common.telemetry import configure_logging, get_logger, serve_metrics
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(settings_type: type[Settings], build: Callable[[Settings], Service]) -> 
     parser.add_argument("command", nargs="?", choices=["serve", "migrate"], default="serve")
     command: str = parser.parse_args().command
     try:
-        service = build(_read(settings_type))
+        service = build(read_settings(settings_type))
         configure_logging(service.name, service.settings.log_level)
         if command == "migrate" or service.settings.migrate_on_start:
             _migrate(service)
@@ -270,23 +270,6 @@ def _package_run() -> str:
     """Name after `python -m`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.parent if spec is not None else "espalier_service"
-
-
-def _read(settings_type: type[Settings]) -> Settings:
-    from pydantic import ValidationError
-    from pydantic_settings.exceptions import SettingsError as UnreadableSetting
-
-    try:
-        return settings_type()
-    except ValidationError as error:
-        found = "; ".join(f"{_variable(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False))
-        raise SettingsError(f"The settings are wrong: {found}") from error
-    except UnreadableSetting as error:
-        raise SettingsError(f"The settings are wrong: {error}") from error
-
-
-def _variable(location: tuple[int | str, ...]) -> str:
-    return f"ESPALIER_{str(location[0]).upper()}" if location else "ESPALIER_…"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
