@@ -133,10 +133,15 @@ def test_metrics_stand_on_a_port_of_their_own(start):
     for path in ("/api/v1/nothing", "/api/v1/me"):
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5)
-    with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
+    counted = 'espalier_http_requests_total{method="GET",route="espalier.auth.v1.UserService.GetMe",status="503"}'
+    text = ""
+    deadline = time.monotonic() + 5
+    # A request is counted after its answer has gone out.
+    while counted not in text and time.monotonic() < deadline:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    assert counted in text
     assert end(process)[0] == 0
-    assert 'espalier_http_requests_total{method="GET",route="espalier.auth.v1.UserService.GetMe",status="503"}' in text
     assert "nothing" not in text
 
 

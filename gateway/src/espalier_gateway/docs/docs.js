@@ -41,9 +41,16 @@ function example(schema, depth = 0) {
   if (known.type === "array") return depth > 4 ? [] : [example(known.items, depth + 1)];
   if (known.type === "object") {
     if (depth > 4) return {};
-    return Object.fromEntries(Object.entries(known.properties || {}).map(([name, each]) => [name, example(each, depth + 1)]));
+    const chosen = new Set();
+    const fields = Object.entries(known.properties || {}).filter(([name, each]) => {
+      if ((each.type === "string" && (each.format || each.pattern)) || chosen.has(each["x-oneof"])) return (known.required || []).includes(name);
+      if (each["x-oneof"]) chosen.add(each["x-oneof"]);
+      return true;
+    });
+    return Object.fromEntries(fields.map(([name, each]) => [name, example(each, depth + 1)]));
   }
   if (known.type === "boolean") return false;
+  if (known.anyOf) return example(known.anyOf[0], depth);
   if (known.type === "integer" || known.type === "number") return known.minimum > 0 ? known.minimum : 0;
   return "";
 }
@@ -57,7 +64,7 @@ function table(headings, rows) {
 function fieldsTable(schema) {
   const known = resolve(schema);
   const rows = Object.entries(known.properties || {}).map(([name, each]) => [
-    name + ((known.required || []).includes(name) ? " *" : ""), typeName(each), each.description || resolve(each).description || "", bounds(each),
+    name + ((known.required || []).includes(name) ? " *" : ""), typeName(each) + (each["x-oneof"] ? ` (one of ${each["x-oneof"]})` : ""), each.description || resolve(each).description || "", bounds(each),
   ]);
   return rows.length ? table(["field", "type", "meaning", "bounds"], rows) : make("p", { textContent: typeName(schema) });
 }

@@ -78,8 +78,11 @@ class Schemas:
             # Bounds are for those who send; what was stored under older ones is answered all the same.
             rule = options_pb2.FieldRule(allow_non_finite=rule.allow_non_finite)
         schema = self._container(field, rule, direction)
-        comment = self._comments.get(field.full_name)
-        return {**schema, "description": comment} if comment else schema
+        if comment := self._comments.get(field.full_name):
+            schema = {**schema, "description": comment}
+        oneof = field.containing_oneof
+        # A single one is how protobuf stores an optional field.
+        return {**schema, "x-oneof": oneof.name} if oneof is not None and len(oneof.fields) > 1 else schema
 
     def _object(self, descriptor: Descriptor, direction: Direction, *, left_out: Collection[str]) -> Schema:
         fields = [field for field in descriptor.fields if field.name not in left_out]
