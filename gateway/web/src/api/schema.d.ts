@@ -1278,6 +1278,8 @@ export interface components {
         "chat.v1.SendMessageRequest": {
             /** @description What the user says. */
             text: string;
+            /** @description Chosen by the caller (UUID): the same request sent twice makes one turn; the second streams the answer of the first. */
+            request_id?: string | unknown | "";
         };
         /** @description A conversation with one deployment. */
         "chat.v1.Session": {
