@@ -13,7 +13,7 @@ from espalier.chat.v1 import events_pb2
 from espalier.chat.v1 import service_pb2 as pb
 from espalier_chat import answers as answers_module
 from espalier_chat.models import Message
-from espalier_common.db import utc_now
+from espalier_common.db import new_id, utc_now
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.tables import outbox
 
@@ -338,3 +338,35 @@ async def test_the_end_of_an_answer_is_kept_once_the_database_is_back(chat: Any,
     slowly.go_on.set()
     last = [delta async for delta in call][-1].message
     assert (last.state, last.text, len(tries)) == (pb.MESSAGE_STATE_COMPLETE, "Once upon a time ", 3)
+
+
+async def test_the_same_request_again_is_one_turn_and_streams_its_answer(
+    new_chat: Any, slowly: Slowly, model_server: Any
+) -> None:
+    one, two = await new_chat(), await new_chat()
+    session_id, request_id = await one.session(), new_id()
+    request = pb.SendMessageRequest(session_id=session_id, text="Hello?", request_id=request_id)
+    first = one.stub().SendMessage(request)
+    message_id, _ = await read_until(first, "Once upon ")
+    first.cancel()
+    while_it_runs, elsewhere = one.stub().SendMessage(request), two.stub().SendMessage(request)
+    assert await read_until(while_it_runs, "Once upon ") == (message_id, "10")
+    slowly.go_on.set()
+    for call in (while_it_runs, elsewhere, one.stub().SendMessage(request)):
+        deltas = [delta async for delta in call]
+        assert (deltas[-1].message_id, deltas[-1].message.text) == (message_id, "Once upon a time ")
+    assert len(await one.messages(session_id)) == 2
+    assert len(model_server.requests) == 1
+
+
+async def test_the_same_request_sent_many_times_at_once_is_one_turn(
+    chat: Any, slowly: Slowly, model_server: Any
+) -> None:
+    slowly.go_on.set()
+    request = pb.SendMessageRequest(session_id=await chat.session(), text="Hello?", request_id=new_id())
+
+    async def send() -> str:
+        return str([delta async for delta in chat.stub().SendMessage(request)][-1].message.id)
+
+    assert len(set(await asyncio.gather(*(send() for _ in range(8))))) == 1
+    assert len(model_server.requests) == 1

@@ -219,6 +219,25 @@ def test_a_stop_that_comes_while_it_is_launched_wins(
     assert not servers.servers
 
 
+def test_a_defect_with_one_deployment_holds_up_no_other(
+    step: Steps, servers: Any, database: Database, registry: Registry, version: ModelVersion, deployment: Deployment
+) -> None:
+    with database.transaction() as session:
+        other = registry.deploy(session, ADA, name="tuned-2", version_id=version.id, device="cpu")
+    find = servers.find
+
+    def broken(name: str) -> Any:
+        if name == deployment.workload_name:
+            raise RuntimeError("a defect")
+        return find(name)
+
+    servers.find = broken
+    later = step()
+    assert servers.launches == [other.workload_name]
+    assert later.check_at is not None
+    assert later.check_at > utc_now() + timedelta(seconds=20)
+
+
 def test_two_reconcilers_never_work_on_one_deployment(step: Steps, servers: Any, new_reconciler: Any) -> None:
     other, find = new_reconciler(), servers.find
     pauses = []

@@ -42,9 +42,17 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("touched_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("stop_requested", sa.Boolean(), nullable=False),
+        sa.Column("request_id", sa.Uuid(as_uuid=False)),
         sa.PrimaryKeyConstraint("id", name="pk_messages"),
         sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name="fk_messages_session_id_sessions"),
         sa.UniqueConstraint("session_id", "position", name="uq_messages_session_id_position"),
+    )
+    op.create_index(
+        "uq_messages_request",
+        "messages",
+        ["session_id", "request_id"],
+        unique=True,
+        postgresql_where=sa.text("request_id IS NOT NULL"),
     )
     op.create_index(
         "uq_messages_streaming",

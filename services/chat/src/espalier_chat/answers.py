@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from espalier_chat.answer import MAX_PIECE_CHARACTERS, Answer, Delta, Reader, StopCause
 from espalier_chat.errors import ChatStopping, UpstreamError
 from espalier_chat.models import Message, MessageState, Outcome
-from espalier_chat.service import Conversations, Endpoint, Turn, Viewer
+from espalier_chat.service import Conversations, Endpoint, Request, Turn, Viewer
 from espalier_chat.settings import ChatSettings
 from espalier_chat.upstream import Piece
 from espalier_common.db import Database
@@ -52,9 +52,9 @@ class Answers:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
 
-    async def begin(self, viewer: Viewer, *, session_id: str, text: str, endpoint: Endpoint) -> Reader:
+    async def begin(self, viewer: Viewer, request: Request, endpoint: Endpoint) -> Reader:
         """Stores the message and begins the answer; gives its first reader. Goes on when the caller is cancelled."""
-        beginning = self._spawn(self._begin(viewer, session_id=session_id, text=text, endpoint=endpoint))
+        beginning = self._spawn(self._begin(viewer, request, endpoint))
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
@@ -127,12 +127,12 @@ class Answers:
     def _is_draining(self) -> bool:
         return self._draining
 
-    async def _begin(self, viewer: Viewer, *, session_id: str, text: str, endpoint: Endpoint) -> Reader:
+    async def _begin(self, viewer: Viewer, request: Request, endpoint: Endpoint) -> Reader:
         if self._is_draining():
             raise ChatStopping(
                 "The chat service is being restarted; send the message again in a moment.", retry_after=2
             )
-        turn = await asyncio.to_thread(self._store_turn, viewer, session_id, text)
+        turn = await asyncio.to_thread(self._store_turn, viewer, request)
         settings = self._settings
         answer = Answer(turn.answer.id, linger=settings.chat_linger_seconds, max_bytes=settings.chat_max_answer_bytes)
         self._live[answer.message_id] = answer
@@ -197,9 +197,9 @@ class Answers:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _store_turn(self, viewer: Viewer, session_id: str, text: str) -> Turn:
+    def _store_turn(self, viewer: Viewer, request: Request) -> Turn:
         with self._database.transaction() as session:
-            return self._conversations.begin_answer(session, viewer, session_id=session_id, text=text)
+            return self._conversations.begin_answer(session, viewer, request)
 
     def _save_progress(self, alive: Sequence[str], texts: Mapping[str, str]) -> Sequence[str]:
         with self._database.transaction() as session:

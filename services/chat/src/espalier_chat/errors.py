@@ -19,6 +19,14 @@ class ChatStopping(Unavailable):
     reason = "CHAT_STOPPING"
 
 
+class TurnRepeated(Exception):
+    """The request was sent before: its answer is there, under this id, complete or not."""
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(message_id)
+        self.message_id = message_id
+
+
 class UpstreamError(Exception):
     """A model server failed; the message is a sentence for people and holds nothing of what the server sent."""
 

@@ -92,6 +92,13 @@ class Message(Base):
     __tablename__ = "messages"
     __table_args__ = (
         UniqueConstraint("session_id", "position"),
+        Index(
+            "uq_messages_request",
+            "session_id",
+            "request_id",
+            unique=True,
+            postgresql_where=text("request_id IS NOT NULL"),
+        ),
         # One answer at a time in a session, whatever races.
         Index("uq_messages_streaming", "session_id", unique=True, postgresql_where=text("state = 'streaming'")),
     )
@@ -111,6 +118,8 @@ class Message(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     touched_at: Mapped[datetime] = mapped_column(default=utc_now)
     stop_requested: Mapped[bool] = mapped_column(default=False)
+    # Of an answer: the caller's id of the request that it answers, so that the same request again finds it.
+    request_id: Mapped[Id | None]
 
     def end(self, outcome: Outcome) -> None:
         """Writes down how the answer ended."""

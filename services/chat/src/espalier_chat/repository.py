@@ -54,6 +54,13 @@ def list_messages(session: Session, session_id: str, *, page: PageRequest) -> Pa
     return paginate(session, statement, order=(Message.position,), page=replace(page, size=max(fitting, 1)))
 
 
+def find_answer_of_request(session: Session, session_id: str, request_id: str) -> Message | None:
+    """The answer to the request that its caller gave this id."""
+    return session.scalars(
+        select(Message).where(Message.session_id == session_id, Message.request_id == request_id)
+    ).one_or_none()
+
+
 def find_streaming(session: Session, session_id: str) -> Message | None:
     """The answer that is being generated in a session; there is one at most."""
     return session.scalars(

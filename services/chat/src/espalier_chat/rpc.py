@@ -7,10 +7,11 @@ from typing import Any
 
 from espalier.chat.v1 import service_pb2 as pb
 from espalier.chat.v1 import service_pb2_grpc
-from espalier_chat.answer import Delta
+from espalier_chat.answer import Delta, Reader
 from espalier_chat.answers import Answers
+from espalier_chat.errors import TurnRepeated
 from espalier_chat.models import ChatSession, Message
-from espalier_chat.service import Conversations, Deployments, Viewer
+from espalier_chat.service import Conversations, Deployments, Request, Viewer
 from espalier_chat.wire import message_to_proto, parameters_of, session_to_proto
 from espalier_common.db import Database
 from espalier_common.errors import FailedPrecondition
@@ -69,40 +70,44 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Any) -> AsyncIterator[pb.MessageDelta]:
         asking = viewer()
-        session = await asyncio.to_thread(self._session_to_answer_in, request.session_id, asking)
-        # Asked before anything is stored: a deployment that does not answer leaves no message behind.
-        endpoint = await self._deployments.resolve(session.deployment_id)
-        reader = await self._answers.begin(asking, session_id=request.session_id, text=request.text, endpoint=endpoint)
-        # gRPC may drop this generator without closing it when the client goes; the callback is told in any case.
-        context.add_done_callback(lambda _: reader.close())
+        sent = Request(session_id=request.session_id, text=request.text, request_id=request.request_id)
         try:
-            yield pb.MessageDelta(message_id=reader.message_id, offset="0")
-            async for delta in reader.read(0):
-                yield _delta_to_proto(reader.message_id, delta)
-        finally:
-            reader.close()
+            session = await asyncio.to_thread(self._session_to_answer_in, sent, asking)
+            # Asked before anything is stored: a deployment that does not answer leaves no message behind.
+            endpoint = await self._deployments.resolve(session.deployment_id)
+            reader = await self._answers.begin(asking, sent, endpoint)
+        except TurnRepeated as repeated:
+            names = {"session_id": request.session_id, "message_id": repeated.message_id}
+            deltas = self._read(asking, offset=0, context=context, **names)
+            message_id = repeated.message_id
+        else:
+            deltas, message_id = _read_as(reader, offset=0, context=context), reader.message_id
+        yield pb.MessageDelta(message_id=message_id, offset="0")
+        async for delta in deltas:
+            yield _delta_to_proto(message_id, delta)
 
     async def StreamMessage(self, request: pb.StreamMessageRequest, context: Any) -> AsyncIterator[pb.MessageDelta]:
-        asking, offset = viewer(), int(request.offset or "0")
         names = {"session_id": request.session_id, "message_id": request.message_id}
-        # Whether the caller may see it stands in the database alone.
-        await asyncio.to_thread(self._message, asking, **names)
-        answer = self._answers.find(request.message_id)
-        if answer is None:
-            async for delta in self._answers.follow(asking, offset=offset, **names):
-                yield _delta_to_proto(request.message_id, delta)
-            return
-        reader = answer.attach()
-        context.add_done_callback(lambda _: reader.close())
-        try:
-            async for delta in reader.read(offset):
-                yield _delta_to_proto(request.message_id, delta)
-        finally:
-            reader.close()
+        async for delta in self._read(viewer(), offset=int(request.offset or "0"), context=context, **names):
+            yield _delta_to_proto(request.message_id, delta)
 
     async def StopMessage(self, request: pb.StopMessageRequest, context: object) -> pb.Message:
         message = await self._answers.stop(viewer(), session_id=request.session_id, message_id=request.message_id)
         return message_to_proto(message)
+
+    async def _read(
+        self, asking: Viewer, *, session_id: str, message_id: str, offset: int, context: Any
+    ) -> AsyncIterator[Delta]:
+        """An answer from the offset on, wherever it is generated."""
+        # Whether the caller may see it stands in the database alone.
+        await asyncio.to_thread(self._message, asking, session_id=session_id, message_id=message_id)
+        answer = self._answers.find(message_id)
+        if answer is not None:
+            deltas = _read_as(answer.attach(), offset=offset, context=context)
+        else:
+            deltas = self._answers.follow(asking, session_id=session_id, message_id=message_id, offset=offset)
+        async for delta in deltas:
+            yield delta
 
     def _open_session(self, wanted: pb.Session, asking: Viewer) -> ChatSession:
         with self._database.transaction() as session:
@@ -115,13 +120,19 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
                 parameters=parameters_of(wanted.parameters),
             )
 
-    def _session_to_answer_in(self, session_id: str, asking: Viewer) -> ChatSession:
+    def _session_to_answer_in(self, sent: Request, asking: Viewer) -> ChatSession:
         with self._database.transaction() as session:
-            return self._conversations.session_to_answer_in(session, asking, session_id)
+            return self._conversations.session_to_answer_in(session, asking, sent)
 
     def _message(self, asking: Viewer, *, session_id: str, message_id: str) -> Message:
         with self._database.transaction() as session:
             return self._conversations.get_message(session, asking, session_id=session_id, message_id=message_id)
+
+
+def _read_as(reader: Reader, *, offset: int, context: Any) -> AsyncIterator[Delta]:
+    # gRPC may drop a generator without closing it when the client goes; the callback is called at the end of any call.
+    context.add_done_callback(lambda _: reader.close())
+    return reader.read(offset)
 
 
 def _delta_to_proto(message_id: str, delta: Delta) -> pb.MessageDelta:

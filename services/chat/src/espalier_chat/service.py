@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from espalier_chat import repository
-from espalier_chat.errors import AnswerInProgress, MessageNotFound, SessionNotFound
+from espalier_chat.errors import AnswerInProgress, MessageNotFound, SessionNotFound, TurnRepeated
 from espalier_chat.models import AnswerEnded, ChatSession, Message, MessageState, Outcome, Role
 from espalier_common.db import utc_now
 from espalier_common.pagination import Page, PageRequest
@@ -48,6 +48,15 @@ class Viewer:
     def owner(self) -> str | None:
         """The owner to narrow reads to; None for no narrowing."""
         return None if self.sees_all else self.subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A message that a user sends; `request_id` (empty for none) makes sending it again harmless."""
+
+    session_id: str
+    text: str
+    request_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,25 +117,32 @@ class Conversations:
             raise MessageNotFound("message", message_id)
         return message
 
-    def session_to_answer_in(self, session: Session, viewer: Viewer, session_id: str) -> ChatSession:
-        """One's own session, when no answer is being generated in it. Raises SessionNotFound, AnswerInProgress."""
-        found = _found(repository.find_session(session, session_id, owner=viewer.subject), session_id)
-        _refuse_second_answer(session, session_id)
+    def session_to_answer_in(self, session: Session, viewer: Viewer, request: Request) -> ChatSession:
+        """One's own session, when no answer is being generated in it.
+
+        Raises SessionNotFound, AnswerInProgress; TurnRepeated when the request was sent before.
+        """
+        found = _found(repository.find_session(session, request.session_id, owner=viewer.subject), request.session_id)
+        _refuse_second_answer(session, request)
         return found
 
-    def begin_answer(self, session: Session, viewer: Viewer, *, session_id: str, text: str) -> Turn:
-        """Stores the user's message and the answer that is to be generated.
-
-        Raises SessionNotFound, AnswerInProgress.
-        """
+    def begin_answer(self, session: Session, viewer: Viewer, request: Request) -> Turn:
+        """Stores the user's message and the answer that is to be generated. Raises as `session_to_answer_in`."""
+        session_id, text = request.session_id, request.text
         found = _found(repository.find_session(session, session_id, owner=viewer.subject, lock=True), session_id)
-        _refuse_second_answer(session, session_id)
+        _refuse_second_answer(session, request)
         before = repository.last_messages(session, session_id, limit=HISTORY_MESSAGES)
         first = found.take_positions(2)
         question = Message(
             session_id=session_id, position=first, role=Role.USER, text=text, state=MessageState.COMPLETE
         )
-        answer = Message(session_id=session_id, position=first + 1, role=Role.ASSISTANT, state=MessageState.STREAMING)
+        answer = Message(
+            session_id=session_id,
+            position=first + 1,
+            role=Role.ASSISTANT,
+            state=MessageState.STREAMING,
+            request_id=request.request_id or None,
+        )
         found.name_after(text)
         session.add_all([question, answer])
         try:
@@ -203,8 +219,12 @@ def _found(found: ChatSession | None, session_id: str) -> ChatSession:
     return found
 
 
-def _refuse_second_answer(session: Session, session_id: str) -> None:
-    if repository.find_streaming(session, session_id) is not None:
+def _refuse_second_answer(session: Session, request: Request) -> None:
+    if request.request_id:
+        answer = repository.find_answer_of_request(session, request.session_id, request.request_id)
+        if answer is not None:
+            raise TurnRepeated(answer.id)
+    if repository.find_streaming(session, request.session_id) is not None:
         raise _in_progress()
 
 

@@ -21,11 +21,13 @@ from datetime import datetime, timedelta
 
 from espalier_common.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     EspalierError,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     NotFound,
-    ResourceExhausted,
+    Unavailable,
 )
 from espalier_model_registry.models import RELAUNCH_LIMIT, Deployment, DeploymentChanged, DeploymentState
 from espalier_model_registry.servers import PROCESS_DIED, SERVER_GONE, Server, ServerState
@@ -139,7 +141,7 @@ def _trouble(deployment: Deployment, error: EspalierError, at: Circumstances) ->
     if deployment.state in {DeploymentState.READY, DeploymentState.FAILED}:
         # A server answers whether the orchestrator does or not; and why one failed stays to be read.
         return None
-    told = error.message if isinstance(error, ResourceExhausted) else _AWAY
+    told = _AWAY if isinstance(error, Unavailable | DeadlineExceeded | Internal) else error.message
     return deployment.move_to(deployment.state, reason=error.reason, message=f"{_WAITING[deployment.state]} {told}")
 
 

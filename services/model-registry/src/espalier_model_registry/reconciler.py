@@ -6,6 +6,9 @@ names are deterministic, the intent is stored before the call, and each step may
 
 import asyncio
 import secrets
+from datetime import timedelta
+
+from sqlalchemy.exc import OperationalError
 
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import EspalierError
@@ -19,6 +22,7 @@ from espalier_model_registry.settings import ModelRegistrySettings
 
 BATCH = 100
 CLAIMED_PAUSE = 0.5
+DEFECT_PAUSE = timedelta(seconds=30)
 IDLE_SECONDS = 5.0  # finds what another replica left behind; our own commits wake it at once
 
 _log = get_logger(__name__)
@@ -57,7 +61,7 @@ class Reconciler:
         """Takes one step for each deployment that is due; gives the seconds until the next is. Blocks."""
         with self._database.transaction() as session:
             due = repository.due_deployment_ids(session, now=utc_now(), limit=BATCH)
-        stepped = [self._step(deployment_id) for deployment_id in due]
+        stepped = [self._step_safely(deployment_id) for deployment_id in due]
         with self._database.transaction() as session:
             following = repository.next_check_at(session)
         if following is None:
@@ -65,6 +69,18 @@ class Reconciler:
         # What another replica has claimed stays due: no busy loop around it.
         least = CLAIMED_PAUSE if due and not any(stepped) else 0.0
         return min(max((following - utc_now()).total_seconds(), least), IDLE_SECONDS)
+
+    def _step_safely(self, deployment_id: str) -> bool:
+        """A step; one that fails by a defect holds up no other deployment."""
+        try:
+            return self._step(deployment_id)
+        except OperationalError:
+            raise
+        except Exception:
+            _log.exception("deployment could not be reconciled, trying again", deployment_id=deployment_id)
+            with self._database.transaction() as session:
+                repository.postpone(session, deployment_id, until=utc_now() + DEFECT_PAUSE)
+            return True
 
     def _step(self, deployment_id: str) -> bool:
         """One look and what follows from it; False when another process is at it."""

@@ -145,6 +145,11 @@ def reread_deployment(session: Session, deployment: Deployment) -> None:
     session.refresh(deployment, with_for_update={"of": Deployment})
 
 
+def postpone(session: Session, deployment_id: str, *, until: datetime) -> None:
+    """Has the deployment looked at later."""
+    session.execute(update(Deployment).where(Deployment.id == deployment_id).values(check_at=until))
+
+
 def next_check_at(session: Session) -> datetime | None:
     """When the next deployment is to be looked at; None when none is."""
     return session.scalars(
