@@ -32,6 +32,8 @@ class Inbox:
 
     def apply(self, events: Sequence["Event"]) -> bool:
         """Applies those not yet applied. False, and nothing is changed, when the handler or the database fails."""
+        if not events:  # a fetch that ended without a message
+            return True
         try:
             with self._database.transaction() as session:
                 if fresh := self._claim(session, events):
