@@ -121,7 +121,7 @@ class Orchestrator:
             await asyncio.to_thread(self.assembly.reconciler.tick)
 
     async def check_datasets(self) -> None:
-        await asyncio.to_thread(self.assembly.checker.check_all)
+        await asyncio.to_thread(self.assembly.checker.tick)
 
     def upload(self, content: bytes, *, filename: str = "rows.jsonl", owner: str = ALICE) -> str:
         """A finished upload."""

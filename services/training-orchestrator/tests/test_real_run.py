@@ -1,4 +1,4 @@
-"""A real training, through the real launcher, runner, trainer, bus and database: stopped with save, resumed, finished."""
+"""A real training through launcher, runner, trainer, bus and database: stopped with save, resumed, finished."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def platform(start: Any, nats_url: str) -> AsyncIterator[Any]:
     parts = orchestrator.assembly
     consumer = telemetry_consumer(bus, orchestrator.database, parts.intake)
     tasks = [
-        asyncio.create_task(parts.reconciler.run(parts.notifier, 0.2)),
+        asyncio.create_task(parts.reconciler.run(parts.notifier)),
         asyncio.create_task(consumer.run()),
     ]
     yield orchestrator

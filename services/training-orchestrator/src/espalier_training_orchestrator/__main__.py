@@ -32,9 +32,9 @@ def build(settings: TrainingOrchestratorSettings) -> Service:
         background=[
             OutboxRelay(database, bus).run,
             telemetry_consumer(bus, database, assembly.intake).run,
-            assembly.checker.run,
-            functools.partial(assembly.reconciler.run, assembly.notifier, settings.reconcile_seconds),
-            functools.partial(assembly.workload_reconciler.run, assembly.notifier, settings.reconcile_seconds),
+            functools.partial(assembly.checker.run, assembly.notifier),
+            functools.partial(assembly.reconciler.run, assembly.notifier),
+            functools.partial(assembly.workload_reconciler.run, assembly.notifier),
         ],
     )
 

@@ -66,7 +66,7 @@ def assemble(
     return Assembly(
         database=database,
         notifier=notifier,
-        datasets=Datasets(uploads),
+        datasets=Datasets(uploads, wake=notifier.after_commit),
         checker=DatasetChecker(
             database, artifacts=artifacts, uploads=uploads, findings_per_file=settings.findings_per_file
         ),
@@ -85,10 +85,16 @@ def assemble(
             launching=launching,
             harvest=harvest,
             silence_seconds=settings.heartbeat_silence_seconds,
+            pause=settings.reconcile_seconds,
         ),
         workloads=Workloads(artifacts=artifacts, publish=publish, wake=notifier.after_commit),
         workload_reconciler=WorkloadReconciler(
-            database, launcher=launcher, places=survey.places, trainer=trainer, publish=publish
+            database,
+            launcher=launcher,
+            places=survey.places,
+            trainer=trainer,
+            publish=publish,
+            pause=settings.reconcile_seconds,
         ),
         intake=intake,
     )

@@ -11,6 +11,7 @@ from espalier_common.db import Database, utc_now
 from espalier_common.outbox import record
 from espalier_common.telemetry import get_logger
 from espalier_training_orchestrator.runs.models import RunMoved
+from espalier_training_orchestrator.storable import storable
 from espalier_training_orchestrator.telemetry.intake import MAX_STEP, Batch, Intake, wire_number
 from espalier_training_orchestrator.telemetry.repository import Measured, Printed
 from espalier_training_orchestrator.wire import enum_value, timestamp
@@ -74,7 +75,7 @@ def _measured(point: run_pb2.MetricPoint) -> Measured:
         step=point.step,
         epoch=point.epoch,
         at=point.time.ToDatetime(utc_now().tzinfo) if point.HasField("time") else utc_now(),
-        values={name: wire_number(value) for name, value in point.values.items()},
+        values={storable(name): wire_number(value) for name, value in point.values.items()},
     )
 
 

@@ -10,9 +10,9 @@ processes that live as its own (boot adoption is the ordinary round).
     ended     gather metrics, logs, checkpoints → terminal state → the launcher forgets it
 """
 
-import asyncio
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from sqlalchemy.exc import OperationalError
@@ -23,6 +23,7 @@ from espalier_common.telemetry import get_logger
 from espalier_training_orchestrator.launchers import Launcher
 from espalier_training_orchestrator.locks import single_flight
 from espalier_training_orchestrator.notifier import Notifier
+from espalier_training_orchestrator.rounds import IDLE_SECONDS, go_round
 from espalier_training_orchestrator.runs import repository
 from espalier_training_orchestrator.runs.admission import Admission
 from espalier_training_orchestrator.runs.launching import Launching
@@ -30,11 +31,13 @@ from espalier_training_orchestrator.runs.lifecycle import RECONCILER, Lifecycle
 from espalier_training_orchestrator.runs.models import Attempt, Run, RunState, StopMode
 from espalier_training_orchestrator.runs.verdict import Verdict, never_launched, verdict
 from espalier_training_orchestrator.spec import Observation, Phase
+from espalier_training_orchestrator.storable import storable
 from espalier_training_orchestrator.telemetry import repository as telemetry
 from espalier_training_orchestrator.telemetry.harvest import Harvest
 
 DEAF_SECONDS = 5.0
 MAX_PAUSE = 30.0
+GATHERINGS = 5
 
 _log = get_logger(__name__)
 
@@ -52,6 +55,7 @@ class Reconciler:
         launching: Launching,
         harvest: Harvest,
         silence_seconds: float,
+        pause: float,
     ) -> None:
         self._database = database
         self._launcher = launcher
@@ -60,21 +64,20 @@ class Reconciler:
         self._launching = launching
         self._harvest = harvest
         self._silence_seconds = silence_seconds
+        self._pause = pause
         self._asked: set[str] = set()
+        self._failed_gatherings: Counter[str] = Counter()
         self._pauses: dict[str, tuple[float, float]] = {}
 
-    async def run(self, notifier: Notifier, pause: float) -> None:
-        """Rounds for ever, `pause` seconds apart, or at once when something was asked for."""
-        with notifier.subscribe(RECONCILER) as subscription:
-            while True:
-                await asyncio.to_thread(self.tick)
-                await subscription.wait(pause)
+    async def run(self, notifier: Notifier) -> None:
+        """Rounds for ever."""
+        await go_round(self.tick, notifier=notifier, topic=RECONCILER)
 
-    def tick(self) -> None:
-        """One round over everything."""
+    def tick(self) -> float:
+        """One round over everything; gives the seconds until the next."""
         with single_flight(self._database.engine, "reconciler") as mine:
             if not mine:
-                return
+                return IDLE_SECONDS
             with self._database.transaction() as session:
                 active = list(repository.active_run_ids(session))
                 ended = [attempt.id for attempt in repository.unreleased_attempts(session)]
@@ -82,7 +85,8 @@ class Reconciler:
                 self._guarded(run_id, functools.partial(self._reconcile, run_id))
             for attempt_id in ended:
                 self._guarded(attempt_id, functools.partial(self._release, attempt_id))
-            self._guarded("admission", self._admission.admit)
+            queued = self._admission.admit()
+        return self._pause if active or ended or queued else IDLE_SECONDS
 
     def _guarded(self, key: str, act: Callable[[], None]) -> None:
         """One that fails waits longer and longer and keeps no other from going on."""
@@ -94,7 +98,7 @@ class Reconciler:
             self._pauses.pop(key, None)
         except OperationalError:
             raise
-        except Exception:
+        except Exception:  # whatever it is, it is about this one
             pause = min(max(1.0, 2 * pause), MAX_PAUSE)
             self._pauses[key] = (time.monotonic() + pause, pause)
             _log.exception("could not be reconciled, trying again", key=key, pause_seconds=pause)
@@ -131,11 +135,24 @@ class Reconciler:
             self._settle(run, attempt, failed, None)
 
     def _finish(self, run: Run, attempt: Attempt, seen: Observation) -> None:
-        self._harvest.gather(run, attempt)
+        self._gather(run, attempt)
         with self._database.transaction() as session:
             attempt.last_step = max(attempt.last_step, telemetry.last_step(session, run.id, attempt.number))
         has_model = seen.phase is Phase.SUCCEEDED and self._launching.has_model(run.id)
         self._settle(run, attempt, verdict(run, attempt, seen, has_model=has_model), seen)
+
+    def _gather(self, run: Run, attempt: Attempt) -> None:
+        """Files that cannot be read keep a run from its end for a while, not for ever."""
+        try:
+            self._harvest.gather(run, attempt)
+        except OperationalError:
+            raise
+        except Exception:
+            self._failed_gatherings[attempt.name] += 1
+            if self._failed_gatherings[attempt.name] < GATHERINGS:
+                raise
+            _log.exception("metrics and logs could not all be gathered", run_id=run.id, attempt=attempt.number)
+        self._failed_gatherings.pop(attempt.name, None)
 
     def _settle(self, run: Run, attempt: Attempt, end: Verdict, seen: Observation | None) -> None:
         """The one place where a run ends."""
@@ -146,11 +163,12 @@ class Reconciler:
                 return
             if current.state is not run.state or current.stop_mode is not run.stop_mode:
                 return  # asked to stop meanwhile: the next round judges by that
-            ending.end(end.state, reason=end.reason, message=end.message)
+            reason, message = storable(end.reason), storable(end.message)
+            ending.end(end.state, reason=reason, message=message)
             ending.last_step = max(ending.last_step, attempt.last_step)
             if seen is not None:
-                ending.exit_code, ending.log_tail = seen.exit_code, list(seen.log_tail)
-            self._lifecycle.move(session, current, end.state, reason=end.reason, message=end.message)
+                ending.exit_code, ending.log_tail = seen.exit_code, [storable(line) for line in seen.log_tail]
+            self._lifecycle.move(session, current, end.state, reason=reason, message=message)
             if end.state in (RunState.STOPPED, RunState.FAILED):
                 current.resumable = repository.has_checkpoint(session, run.id)
             if end.state is RunState.SUCCEEDED:

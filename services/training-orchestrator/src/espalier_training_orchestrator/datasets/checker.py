@@ -4,7 +4,6 @@ Level-triggered: whatever is VALIDATING is work to do, so a check that a crash c
 Two replicas never check the same version at once.
 """
 
-import asyncio
 import json
 import tempfile
 from collections.abc import Iterator
@@ -28,9 +27,12 @@ from espalier_data.rows import is_plain_text, read_rows
 from espalier_data.templates import chat_template, template_names
 from espalier_training_orchestrator.datasets import repository
 from espalier_training_orchestrator.datasets.models import DatasetFile, DatasetFinding, DatasetVersion
+from espalier_training_orchestrator.datasets.service import CHECKER
 from espalier_training_orchestrator.locks import single_flight
+from espalier_training_orchestrator.notifier import Notifier
+from espalier_training_orchestrator.rounds import IDLE_SECONDS, go_round
 
-POLL_SECONDS = 0.5
+RETRY_SECONDS = 2.0
 
 _log = get_logger(__name__)
 
@@ -65,17 +67,16 @@ class DatasetChecker:
         self._uploads = uploads
         self._limits = Limits(max_findings=findings_per_file)
 
-    async def run(self) -> None:
+    async def run(self, notifier: Notifier) -> None:
         """Checks for ever."""
-        while True:
-            checked = await asyncio.to_thread(self.check_all)
-            await asyncio.sleep(0 if checked else POLL_SECONDS)
+        await go_round(self.tick, notifier=notifier, topic=CHECKER)
 
-    def check_all(self) -> int:
-        """Checks every version that waits for it; gives how many it settled."""
+    def tick(self) -> float:
+        """Checks every version that waits for it; gives the seconds until the next round."""
         with self._database.transaction() as session:
             waiting = repository.unchecked_version_ids(session)
-        return sum(self._check(version_id) for version_id in waiting)
+        settled = [self._check(version_id) for version_id in waiting]
+        return IDLE_SECONDS if all(settled) else RETRY_SECONDS
 
     def _check(self, version_id: str) -> bool:
         with single_flight(self._database.engine, f"dataset-version/{version_id}") as mine:

@@ -9,6 +9,7 @@ from espalier_common.errors import EspalierError, FieldViolation
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
 from espalier_common.uploads import UploadStore
+from espalier_training_orchestrator.changes import Wake
 from espalier_training_orchestrator.datasets import repository
 from espalier_training_orchestrator.datasets.models import Dataset, DatasetFile, DatasetFinding, DatasetVersion
 from espalier_training_orchestrator.errors import (
@@ -17,6 +18,9 @@ from espalier_training_orchestrator.errors import (
     DatasetNotFound,
     DatasetVersionNotFound,
 )
+
+CHECKER = "datasets"
+"""Topic under which the checker of rows is woken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +35,9 @@ class NewFile:
 class Datasets:
     """The use cases. Every one sees only what its caller may see."""
 
-    def __init__(self, uploads: UploadStore) -> None:
+    def __init__(self, uploads: UploadStore, *, wake: Wake) -> None:
         self._uploads = uploads
+        self._wake = wake
 
     def create(self, session: Session, principal: Principal, *, name: str, description: str) -> Dataset:
         """Creates an empty dataset. Raises DatasetNameTaken."""
@@ -84,6 +89,7 @@ class Datasets:
         )
         session.add(version)
         session.flush()
+        self._wake(session, CHECKER)
         return version
 
     def get_version(self, session: Session, principal: Principal, version_id: str) -> DatasetVersion:

@@ -36,13 +36,16 @@ class Admission:
         self._launching = launching
         self._ledger = ledger
 
-    def admit(self) -> None:
-        """Starts what fits. Nobody overtakes on the same device, so that a large run is not starved by small ones."""
+    def admit(self) -> int:
+        """Starts what fits; gives how many runs waited.
+
+        Nobody overtakes on the same device, so that a large run is not starved by small ones.
+        """
         with self._database.transaction() as session:
             queued = list(repository.queued_run_ids(session))
             occupied = Counter(repository.occupied_ranks(session))
         if not queued:
-            return
+            return 0
         platform = self._survey.platform
         capacity = {"cpu": platform.ranks, "cuda": platform.gpus}
         ahead: Counter[str] = Counter()
@@ -52,6 +55,7 @@ class Admission:
                 occupied[device] += ranks
             else:
                 ahead[device] += 1
+        return len(queued)
 
     def _admit_one(
         self, run_id: str, *, capacity: Mapping[str, int], occupied: Counter[str], ahead: Counter[str]

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from espalier_training_orchestrator.changes import Wake
 from espalier_training_orchestrator.runs import repository as runs
 from espalier_training_orchestrator.runs.models import Run, Step
+from espalier_training_orchestrator.storable import storable
 from espalier_training_orchestrator.telemetry import repository
 from espalier_training_orchestrator.telemetry.repository import Measured, Printed
 
@@ -95,7 +96,7 @@ def wire_number(value: float) -> float | str:
 def _parse(line: bytes) -> Measured | None:
     try:
         content = json.loads(line)
-        values = {str(name): wire_number(float(value)) for name, value in content["values"].items()}
+        values = {storable(str(name)): wire_number(float(value)) for name, value in content["values"].items()}
         step, seconds = int(content["step"]), float(content["time"])
         epoch = float(content.get("epoch") or 0.0)
         if not 0 <= step <= MAX_STEP or not math.isfinite(epoch):

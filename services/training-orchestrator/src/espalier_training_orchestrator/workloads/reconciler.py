@@ -1,6 +1,5 @@
 """Keeps workloads as they are wanted, level-triggered like the reconciler of runs. It never restarts one by itself."""
 
-import asyncio
 import time
 from collections import Counter
 
@@ -14,13 +13,15 @@ from espalier_training_orchestrator.changes import Publish
 from espalier_training_orchestrator.launchers import Launcher
 from espalier_training_orchestrator.locks import single_flight
 from espalier_training_orchestrator.notifier import Notifier
+from espalier_training_orchestrator.rounds import IDLE_SECONDS, go_round
 from espalier_training_orchestrator.runs.survey import Places
 from espalier_training_orchestrator.spec import Observation, Phase
 from espalier_training_orchestrator.workloads import repository
 from espalier_training_orchestrator.workloads.models import Workload, WorkloadState
 from espalier_training_orchestrator.workloads.service import RECONCILER
 
-SICK_ROUNDS = 20  # a server that fails its health check so often in a row is not ready any more
+WATCH_SECONDS = 2.0  # between two looks at servers that serve
+SICK_ROUNDS = 10  # a server that fails its health check so often in a row is not ready any more
 
 _log = get_logger(__name__)
 
@@ -36,27 +37,26 @@ class WorkloadReconciler:
         places: Places,
         trainer: planner.TrainerSettings,
         publish: Publish,
+        pause: float,
     ) -> None:
         self._database = database
         self._launcher = launcher
         self._places = places
         self._trainer = trainer
         self._publish = publish
+        self._pause = pause
         self._sick: Counter[str] = Counter()
         self._asked_at: dict[str, float] = {}
 
-    async def run(self, notifier: Notifier, pause: float) -> None:
-        """Rounds for ever, `pause` seconds apart, or at once when something was asked for."""
-        with notifier.subscribe(RECONCILER) as subscription:
-            while True:
-                await asyncio.to_thread(self.tick)
-                await subscription.wait(pause)
+    async def run(self, notifier: Notifier) -> None:
+        """Rounds for ever."""
+        await go_round(self.tick, notifier=notifier, topic=RECONCILER)
 
-    def tick(self) -> None:
-        """One round over everything."""
+    def tick(self) -> float:
+        """One round over everything; gives the seconds until the next."""
         with single_flight(self._database.engine, "workload-reconciler") as mine:
             if not mine:
-                return
+                return IDLE_SECONDS
             with self._database.transaction() as session:
                 workloads = list(repository.list_workloads(session))
             for workload in workloads:
@@ -64,8 +64,11 @@ class WorkloadReconciler:
                     self._reconcile(workload)
                 except OperationalError:
                     raise
-                except Exception:
+                except Exception:  # whatever it is, it is about this one
                     _log.exception("workload could not be reconciled, trying again", workload=workload.name)
+        if any(not workload.wanted or workload.state is WorkloadState.STARTING for workload in workloads):
+            return self._pause
+        return WATCH_SECONDS if workloads else IDLE_SECONDS
 
     def _reconcile(self, workload: Workload) -> None:
         seen = self._launcher.observe(workload.launch_name, workload.directory)
