@@ -63,7 +63,9 @@ def first_cause(exits: Sequence[RankExit], *, disk_full: bool = False) -> Cause:
     failures = [end for end in exits if end.is_failure]
     # A rank that merely noticed the loss of another may be quicker to die of it than the other was.
     guilty = next((end for end in failures if not end.is_echo), failures[0])
-    return _disk_full(guilty) if disk_full else _cause_of(guilty)
+    if disk_full and guilty.code != ExitCode.USER_ERROR:
+        return _disk_full(guilty)
+    return _cause_of(guilty)
 
 
 def last_words(tail: Sequence[str]) -> str:
