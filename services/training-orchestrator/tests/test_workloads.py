@@ -41,7 +41,7 @@ async def test_a_server_is_launched_once_and_ready_when_it_is_seen_ready(orchest
     assert spec.command[1:] == (
         "-m", "espalier_trainer.serving",
         "--model", str(orchestrator.artifacts / "runs/r/model"),
-        "--served-model-name", "tuned",
+        "--served-model-name=tuned", "--device", "cpu",
     )  # fmt: skip
     assert (await now(orchestrator)).state == pb.WORKLOAD_STATE_STARTING
     orchestrator.launcher.seen[name] = Observation(phase=Phase.READY, base_url="http://127.0.0.1:9")

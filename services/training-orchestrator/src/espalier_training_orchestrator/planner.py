@@ -38,6 +38,7 @@ class TrainerSettings:
     installation: str
     grace_seconds: float
     server_threads: int
+    """Of a model server on CPU; 0 leaves it to the server."""
     swanlab_mode: str
     swanlab_project: str
 
@@ -90,17 +91,20 @@ def plan_server(
     *, name: str, directory: str, model: str, served_model_name: str, device: str, trainer: TrainerSettings
 ) -> LaunchSpec:
     """The launch of a model server; the launcher gives it its port in the variable PORT."""
-    command = (
-        trainer.python, "-m", "espalier_trainer.serving", "--model", model, "--served-model-name", served_model_name,
-    )  # fmt: skip
+    command = [
+        trainer.python, "-m", "espalier_trainer.serving",
+        "--model", model, f"--served-model-name={served_model_name}", "--device", device,
+    ]  # fmt: skip
+    if trainer.server_threads:
+        command += ["--threads", str(trainer.server_threads)]
     return LaunchSpec(
         name=name,
         kind=WorkKind.SERVER,
-        command=command,
-        env={"OMP_NUM_THREADS": str(trainer.server_threads)},
+        command=tuple(command),
+        env={},
         directory=directory,
         files={},
-        resources=Resources(device=device, threads_per_process=trainer.server_threads),
+        resources=Resources(device=device, threads_per_process=trainer.server_threads or 1),
         labels={"installation": trainer.installation, "workload": name},
         grace_seconds=SERVER_GRACE_SECONDS,
         health_path=HEALTH_PATH,

@@ -25,7 +25,7 @@ class TrainingOrchestratorSettings(ServiceSettings):
     model_roots: list[Path] = Field(
         default_factory=list, description="directories below which a base model may lie; none allowed when empty"
     )
-    server_threads: int = Field(default=1, ge=1, description="threads of a model server on CPU")
+    server_threads: int = Field(default=0, ge=0, description="threads of a model server on CPU; its own choice when 0")
     reconcile_seconds: float = Field(default=0.5, gt=0, description="pause between two rounds of the reconciler")
     heartbeat_seconds: float = Field(default=1.0, gt=0, description="pause between two heartbeats of a runner")
     heartbeat_silence_seconds: float = Field(
