@@ -32,7 +32,7 @@ e2e: setup ## Run only the tests that start the real processes
 lint: setup ## Check style, types, layers and the contract
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/python scripts/types.py
+	@$(BIN)/mypy $(wildcard libs/*/src services/*/src trainer/src gateway/src) scripts bench
 	@$(BIN)/lint-imports --no-logo
 	@cd proto && ../$(BIN)/buf lint
 	@$(BIN)/python proto/generate.py --check

@@ -82,7 +82,7 @@ def down(layout: Layout, *, keep_runs: bool, report: Report) -> Stopped:
     if not layout.run.is_dir():
         return Stopped(names=(), runs=(), kept_runs=())
     with disk_errors(layout.home), _alone(layout, report), _told_as_platform_errors():
-        stopped = [service.name for service in reversed(table.SERVICES) if _stop(layout, service.name)]
+        stopped = _stop_services(layout)
         # The orchestrator is gone by now, so that it does not start again what is being ended; it reads the results
         # at its next start. NATS still runs: the last telemetry reaches it.
         trainings.end_servers(trainings.living_servers(layout.artifacts))
@@ -210,6 +210,15 @@ def _start(
         cwd=told.layout.home,
         extra={"port": port, "settings": _digest(settings)},
     )
+
+
+def _stop_services(layout: Layout) -> list[str]:
+    """The gateway first, so that nobody is answered by half a platform; then the rest side by side."""
+    names = [service.name for service in reversed(table.SERVICES) if service.name != table.GATEWAY]
+    stopped = [table.GATEWAY] if _stop(layout, table.GATEWAY) else []
+    with ThreadPoolExecutor(len(names)) as pool:
+        ended = list(pool.map(lambda name: _stop(layout, name), names))
+    return stopped + [name for name, did in zip(names, ended, strict=True) if did]
 
 
 def _stop(layout: Layout, name: str) -> bool:
