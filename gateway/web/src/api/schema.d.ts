@@ -1287,10 +1287,7 @@ export interface components {
             id: string;
             /** @description Title for people; the beginning of the first message when empty. */
             title: string;
-            /**
-             * Format: uuid
-             * @description The deployment that answers.
-             */
+            /** @description The deployment that answers. */
             deployment_id: string;
             /** @description System prompt; empty for none. */
             system_prompt: string;
@@ -1439,10 +1436,7 @@ export interface components {
             id: string;
             /** @description Name for people, and the model name on the OpenAI API; unique among deployments that are pending, starting or ready. */
             name: string;
-            /**
-             * Format: uuid
-             * @description The version that is served.
-             */
+            /** @description The version that is served. */
             model_version_id: string;
             /** @description What it computes on. */
             device: components["schemas"]["training_orchestrator.v1.Device"];
@@ -1728,7 +1722,7 @@ export interface components {
             /** @description Trained from scratch, with its tokenizer. */
             scratch?: components["schemas"]["training_orchestrator.v1.ScratchModel"];
             /** @description The finished model of another run. */
-            run_id?: string | unknown | "";
+            run_id?: string;
             /** @description A directory in HF layout on the machine that trains, below a root that the operator allows. */
             directory?: string;
             /** @description A name on a model hub, such as "Qwen/Qwen3-0.6B". */
@@ -1798,7 +1792,7 @@ export interface components {
             /** @description "train" or "validation"; several validation files are told apart by their name. */
             split: string;
             /** @description Id of the finished upload that holds the rows. Only read at creation. */
-            upload_id: string | unknown | "";
+            upload_id: string;
             /** @description Name of this file within the version, such as "heldout"; the split's name when empty. */
             name: string;
             /** @description Lower-case hexadecimal sha-256 of the bytes. */
