@@ -224,8 +224,13 @@ def _refuse_second_answer(session: Session, request: Request) -> None:
         answer = repository.find_answer_of_request(session, request.session_id, request.request_id)
         if answer is not None:
             raise TurnRepeated(answer.id)
-    if repository.find_streaming(session, request.session_id) is not None:
-        raise _in_progress()
+    streaming = repository.find_streaming(session, request.session_id)
+    if streaming is None:
+        return
+    if request.request_id and streaming.request_id == request.request_id:
+        # Committed between the two selects.
+        raise TurnRepeated(streaming.id)
+    raise _in_progress()
 
 
 def _in_progress() -> AnswerInProgress:
