@@ -297,13 +297,10 @@ def _run_initdb(data_dir: Path, password_file: Path, *, user: str | None, durabl
     argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", f"--pwfile={password_file}"]
     argv += [] if durable else ["--no-sync"]
     result = subprocess.run(
-        argv,
+        processes.as_user(argv, user),
         check=False,
         capture_output=True,
         text=True,
-        user=user,
-        group=None if user is None else pwd.getpwnam(user).pw_gid,
-        extra_groups=None if user is None else [],
         cwd=data_dir,
         timeout=120,
     )

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -51,7 +52,7 @@ def start(
     log_file: Path,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    user: str | int | None = None,
+    user: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> ProcessRecord:
     """Starts a process in a session of its own, its output appended to `log_file`, and records it in `pid_file`.
@@ -64,15 +65,12 @@ def start(
     try:
         with log_file.open("ab") as log:
             process = subprocess.Popen(
-                list(argv),
+                as_user(argv, user),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=dict(env) if env is not None else None,
                 cwd=cwd,
-                user=user,
-                group=_group_of(user),
-                extra_groups=[] if user is not None else None,
                 start_new_session=True,
             )
     except OSError as error:
@@ -82,6 +80,24 @@ def start(
     # The child is ours until we exit; without this Popen warns about it when it is collected.
     process.returncode = 0
     return record
+
+
+# setgroups, setgid, setuid, exec; -I and -S keep the interpreter's own start at 10 ms and free of surprises.
+_BECOME = "import os, sys; u, g = map(int, sys.argv[1:3]); os.setgroups([]); os.setgid(g); os.setuid(u); "
+_BECOME += "os.execv(sys.argv[3], sys.argv[3:])"
+
+
+def as_user(argv: Sequence[str], user: str | None) -> list[str]:
+    """The command that runs `argv` (an absolute path first) as another user; needs root. Unchanged without a user.
+
+    Not by `subprocess`'s own `user`: that forks, and gRPC's fork handlers crash the child of a process that uses gRPC.
+    """
+    if user is None:
+        return list(argv)
+    import pwd
+
+    account = pwd.getpwnam(user)
+    return [sys.executable, "-ISc", _BECOME, str(account.pw_uid), str(account.pw_gid), *argv]
 
 
 def write_record(pid_file: Path, record: ProcessRecord) -> None:
@@ -210,14 +226,6 @@ def _ended(process: psutil.Process, deadline: float) -> bool:
 def _quietly(call: Callable[[], object]) -> None:
     with suppress(psutil.NoSuchProcess, ProcessLookupError):
         call()
-
-
-def _group_of(user: str | int | None) -> int | None:
-    if user is None:
-        return None
-    import pwd
-
-    return (pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)).pw_gid
 
 
 def _rotate(log_file: Path) -> None:
