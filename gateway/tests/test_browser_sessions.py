@@ -1,13 +1,17 @@
 """Sign-in by cookie, CSRF, foreign pages and foreign hosts."""
 
+from typing import Any
+
 import httpx
 import pytest
+
+from .running import RunningGateway, StartGateway
 
 LOGIN = "/api/v1/auth/login"
 ADA = {"username": "ada", "password": "correct horse battery"}
 
 
-async def sign_in(gateway):
+async def sign_in(gateway: RunningGateway) -> Any:
     """A client that keeps cookies as a browser does, and its CSRF token."""
     client = httpx.AsyncClient(base_url=f"http://{gateway.address}", verify=False, trust_env=False)
     gateway.fakes["auth"].access_token = gateway.token()
@@ -16,13 +20,13 @@ async def sign_in(gateway):
     return client, answer
 
 
-async def test_a_login_without_cookie_answers_tokens_in_the_body(gateway):
+async def test_a_login_without_cookie_answers_tokens_in_the_body(gateway: RunningGateway) -> None:
     answer = await gateway.client.post(LOGIN, json=ADA)
     assert answer.json()["access_token"] == "access-1"
     assert "set-cookie" not in answer.headers
 
 
-async def test_a_login_with_cookie_answers_cookies_and_no_token_in_the_body(gateway):
+async def test_a_login_with_cookie_answers_cookies_and_no_token_in_the_body(gateway: RunningGateway) -> None:
     client, answer = await sign_in(gateway)
     body = answer.json()
     assert (body["access_token"], body["refresh_token"], body["expires_in"]) == ("", "", 600)
@@ -38,7 +42,7 @@ async def test_a_login_with_cookie_answers_cookies_and_no_token_in_the_body(gate
     await client.aclose()
 
 
-async def test_behind_https_cookies_are_secure_and_bound_to_the_host(start_gateway):
+async def test_behind_https_cookies_are_secure_and_bound_to_the_host(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(public_url="https://espalier.example.org")
     answer = await gateway.client.post(LOGIN, json={**ADA, "cookie": True})
     for text in answer.headers.get_list("set-cookie"):
@@ -49,7 +53,7 @@ async def test_behind_https_cookies_are_secure_and_bound_to_the_host(start_gatew
     assert "strict-transport-security" in answer.headers
 
 
-async def test_the_cookie_signs_reading_requests_in(gateway):
+async def test_the_cookie_signs_reading_requests_in(gateway: RunningGateway) -> None:
     client, _ = await sign_in(gateway)
     answer = await client.get("/api/v1/me")
     assert answer.status_code == 200
@@ -57,7 +61,7 @@ async def test_the_cookie_signs_reading_requests_in(gateway):
     await client.aclose()
 
 
-async def test_a_changing_request_by_cookie_needs_the_csrf_header(gateway):
+async def test_a_changing_request_by_cookie_needs_the_csrf_header(gateway: RunningGateway) -> None:
     client, _ = await sign_in(gateway)
     dataset = {"name": "d"}
     for headers in (
@@ -75,7 +79,7 @@ async def test_a_changing_request_by_cookie_needs_the_csrf_header(gateway):
     await client.aclose()
 
 
-async def test_a_bearer_token_needs_no_csrf_header_even_beside_cookies(gateway):
+async def test_a_bearer_token_needs_no_csrf_header_even_beside_cookies(gateway: RunningGateway) -> None:
     client, _ = await sign_in(gateway)
     headers = {"authorization": f"Bearer {gateway.token()}"}
     answer = await client.post("/api/v1/training/datasets", json={"name": "d"}, headers=headers)
@@ -83,7 +87,7 @@ async def test_a_bearer_token_needs_no_csrf_header_even_beside_cookies(gateway):
     await client.aclose()
 
 
-async def test_refresh_and_logout_work_from_the_cookies(gateway):
+async def test_refresh_and_logout_work_from_the_cookies(gateway: RunningGateway) -> None:
     client, _ = await sign_in(gateway)
     headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
     refused = await client.post("/api/v1/auth/refresh", json={})
@@ -100,7 +104,7 @@ async def test_refresh_and_logout_work_from_the_cookies(gateway):
     await client.aclose()
 
 
-async def test_a_session_that_auth_has_ended_is_removed_from_the_browser(gateway):
+async def test_a_session_that_auth_has_ended_is_removed_from_the_browser(gateway: RunningGateway) -> None:
     client, _ = await sign_in(gateway)
     gateway.fakes["auth"].refresh_tokens = set()
     headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
@@ -110,25 +114,25 @@ async def test_a_session_that_auth_has_ended_is_removed_from_the_browser(gateway
     await client.aclose()
 
 
-async def test_a_refresh_without_any_token_is_401(gateway):
+async def test_a_refresh_without_any_token_is_401(gateway: RunningGateway) -> None:
     answer = await gateway.client.post("/api/v1/auth/refresh", json={})
     assert answer.status_code == 401
 
 
-async def test_a_client_with_tokens_refreshes_by_body(gateway):
+async def test_a_client_with_tokens_refreshes_by_body(gateway: RunningGateway) -> None:
     answer = await gateway.client.post("/api/v1/auth/refresh", json={"refresh_token": "refresh-1"})
     assert answer.json()["refresh_token"] == "refresh-2"
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://127.0.0.1"])
-async def test_a_foreign_page_may_not_change_anything(gateway, origin):
+async def test_a_foreign_page_may_not_change_anything(gateway: RunningGateway, origin: str) -> None:
     answer = await gateway.client.post(LOGIN, json=ADA, headers={"origin": origin})
     assert (answer.status_code, answer.json()["reason"]) == (403, "ORIGIN_REFUSED")
     assert not gateway.fakes["auth"].requests
     assert "access-control-allow-origin" not in answer.headers
 
 
-async def test_the_platforms_own_pages_may(start_gateway):
+async def test_the_platforms_own_pages_may(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(public_url="https://espalier.example.org")
     for origin in ("https://espalier.example.org", f"http://{gateway.address}"):
         answer = await gateway.client.post(LOGIN, json=ADA, headers={"origin": origin})
@@ -138,12 +142,12 @@ async def test_the_platforms_own_pages_may(start_gateway):
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8080", "localhost.evil.example", "a@localhost", "[::", ""]
 )
-async def test_a_foreign_host_name_is_refused(gateway, host):
+async def test_a_foreign_host_name_is_refused(gateway: RunningGateway, host: str) -> None:
     answer = await gateway.client.get("/api/v1/me", headers={"host": host})
     assert (answer.status_code, answer.json()["reason"]) == (400, "HOST_REFUSED")
 
 
-async def test_allowed_hosts_loopback_and_probes_are_served(start_gateway):
+async def test_allowed_hosts_loopback_and_probes_are_served(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(allowed_hosts=("espalier.lan",), public_url="https://espalier.example.org")
     for host in ("espalier.lan", "ESPALIER.LAN:8080", "localhost:1", "[::1]:8080", "espalier.example.org"):
         answer = await gateway.client.get("/.well-known/jwks.json", headers={"host": host})
@@ -153,19 +157,19 @@ async def test_allowed_hosts_loopback_and_probes_are_served(start_gateway):
 
 
 @pytest.mark.parametrize("value", ["Basic YTpi", "Bearer", "Bearer a b", "Bearer " + "x" * 9000, "Bearer é"])
-async def test_a_malformed_authorization_header_is_401(gateway, value):
+async def test_a_malformed_authorization_header_is_401(gateway: RunningGateway, value: Any) -> None:
     answer = await gateway.client.get("/api/v1/me", headers={"authorization": value.encode("latin-1")})
     assert answer.status_code == 401
 
 
-async def test_a_public_call_is_not_refused_for_a_broken_token(gateway):
+async def test_a_public_call_is_not_refused_for_a_broken_token(gateway: RunningGateway) -> None:
     for value in ("Basic YTpi", "Bearer nonsense"):
         answer = await gateway.client.post(LOGIN, json=ADA, headers={"authorization": value})
         assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/docs", "/openapi.json", "/api/v1/me", "/api/v1/nothing", "/x.png"])
-async def test_every_answer_carries_the_security_headers(gateway, path):
+async def test_every_answer_carries_the_security_headers(gateway: RunningGateway, path: str) -> None:
     answer = await gateway.client.get(path)
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]

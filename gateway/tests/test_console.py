@@ -1,10 +1,15 @@
 """The console's files: pages, hashed assets, and what happens before they are built."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+
+from .running import RunningGateway, StartGateway
 
 
 @pytest.fixture
-def built(tmp_path):
+def built(tmp_path: Path) -> Any:
     dist = tmp_path / "dist"
     (dist / "assets").mkdir(parents=True)
     (dist / "index.html").write_text("<!doctype html><title>console</title>")
@@ -14,7 +19,7 @@ def built(tmp_path):
     return dist
 
 
-async def test_without_built_files_the_first_page_says_how_to_build_them(gateway):
+async def test_without_built_files_the_first_page_says_how_to_build_them(gateway: RunningGateway) -> None:
     answer = await gateway.client.get("/")
     assert answer.status_code == 200
     assert "gateway/web" in answer.text
@@ -22,7 +27,7 @@ async def test_without_built_files_the_first_page_says_how_to_build_them(gateway
     assert (await gateway.client.get("/runs")).status_code == 404
 
 
-async def test_pages_of_the_console_are_all_index_html(start_gateway, built):
+async def test_pages_of_the_console_are_all_index_html(start_gateway: StartGateway, built: Path) -> None:
     gateway = await start_gateway(console=built)
     for path in ("/", "/runs", "/runs/018f6e1c?tab=logs", "/a/b/c"):
         answer = await gateway.client.get(path)
@@ -34,7 +39,7 @@ async def test_pages_of_the_console_are_all_index_html(start_gateway, built):
     assert unchanged.status_code == 304
 
 
-async def test_hashed_assets_are_kept_for_ever(start_gateway, built):
+async def test_hashed_assets_are_kept_for_ever(start_gateway: StartGateway, built: Path) -> None:
     gateway = await start_gateway(console=built)
     answer = await gateway.client.get("/assets/index-4f1c2a.js")
     assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
@@ -55,7 +60,7 @@ async def test_hashed_assets_are_kept_for_ever(start_gateway, built):
         "/%2e%2e/secret.txt",
     ],
 )
-async def test_what_is_no_page_and_no_file_is_404(start_gateway, built, path):
+async def test_what_is_no_page_and_no_file_is_404(start_gateway: StartGateway, built: Path, path: str) -> None:
     gateway = await start_gateway(console=built)
     answer = await gateway.client.get(path)
     assert answer.status_code == 404
@@ -63,7 +68,9 @@ async def test_what_is_no_page_and_no_file_is_404(start_gateway, built, path):
     assert "secret" not in answer.json()["reason"].lower()
 
 
-async def test_files_that_are_built_while_the_gateway_runs_are_served(start_gateway, tmp_path):
+async def test_files_that_are_built_while_the_gateway_runs_are_served(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
     dist = tmp_path / "later"
     gateway = await start_gateway(console=dist)
     assert "gateway/web" in (await gateway.client.get("/")).text
@@ -72,7 +79,7 @@ async def test_files_that_are_built_while_the_gateway_runs_are_served(start_gate
     assert (await gateway.client.get("/")).text == "built"
 
 
-async def test_a_page_takes_no_other_method(start_gateway, built):
+async def test_a_page_takes_no_other_method(start_gateway: StartGateway, built: Path) -> None:
     gateway = await start_gateway(console=built)
     assert (await gateway.client.post("/")).status_code == 405
     assert (await gateway.client.post("/nothing")).status_code == 404

@@ -4,8 +4,12 @@ import asyncio
 import base64
 import errno
 import hashlib
+from typing import Any
 
+import httpx
 import pytest
+
+from .running import RunningGateway, StartGateway
 
 FILES = "/api/v1/files"
 TUS = {"tus-resumable": "1.0.0"}
@@ -16,20 +20,20 @@ BOB = "018f6e1c-0b0a-7c3e-9d5a-0242ac120009"
 
 
 @pytest.fixture
-def client(gateway):
+def client(gateway: RunningGateway) -> Any:
     return gateway.client_for(permissions=("training.datasets.create",), subject=ADA)
 
 
-def described(**values):
+def described(**values: Any) -> Any:
     return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in values.items())
 
 
-async def begin(client, length, **metadata):
+async def begin(client: httpx.AsyncClient, length: Any, **metadata: Any) -> Any:
     headers = {**TUS, "upload-length": str(length), "upload-metadata": described(filename="data.jsonl", **metadata)}
     return await client.post(FILES, headers=headers)
 
 
-async def test_a_file_goes_up_in_one_request_and_comes_back(client):
+async def test_a_file_goes_up_in_one_request_and_comes_back(client: httpx.AsyncClient) -> None:
     content = b'{"text": "hello"}\n' * 1000
     answer = await client.post(f"{FILES}?filename=data.jsonl", content=content, headers=OCTETS)
     assert answer.status_code == 201, answer.text
@@ -44,7 +48,7 @@ async def test_a_file_goes_up_in_one_request_and_comes_back(client):
     assert "sandbox" in back.headers["content-security-policy"]
 
 
-async def test_a_resumable_upload_goes_on_where_it_broke_off(client):
+async def test_a_resumable_upload_goes_on_where_it_broke_off(client: httpx.AsyncClient) -> None:
     content = bytes(range(256)) * 100
     created = await begin(client, len(content))
     assert created.status_code == 201
@@ -65,7 +69,9 @@ async def test_a_resumable_upload_goes_on_where_it_broke_off(client):
     assert after.status_code == 409
 
 
-async def test_what_arrived_before_the_connection_broke_is_kept(client, gateway):
+async def test_what_arrived_before_the_connection_broke_is_kept(
+    client: httpx.AsyncClient, gateway: RunningGateway
+) -> None:
     created = await begin(client, 1_000_000)
     place = created.headers["location"]
     host, _, port = gateway.address.partition(":")
@@ -77,7 +83,7 @@ async def test_what_arrived_before_the_connection_broke_is_kept(client, gateway)
     await writer.drain()
     writer.close()
 
-    async def kept():
+    async def kept() -> Any:
         while (await client.head(place, headers=TUS)).headers["upload-offset"] != "300000":
             await asyncio.sleep(0.05)
 
@@ -86,7 +92,7 @@ async def test_what_arrived_before_the_connection_broke_is_kept(client, gateway)
     assert rest.headers["upload-offset"] == "1000000"
 
 
-async def test_an_empty_file_is_complete_at_once(client):
+async def test_an_empty_file_is_complete_at_once(client: httpx.AsyncClient) -> None:
     created = await begin(client, 0)
     assert created.json()["complete"] is True
     assert created.json()["sha256"] == hashlib.sha256(b"").hexdigest()
@@ -94,7 +100,7 @@ async def test_an_empty_file_is_complete_at_once(client):
     assert (back.status_code, back.content) == (200, b"")
 
 
-async def test_options_say_what_the_server_can_do(gateway):
+async def test_options_say_what_the_server_can_do(gateway: RunningGateway) -> None:
     answer = await gateway.client.options(FILES)
     assert answer.status_code == 204
     assert answer.headers["tus-version"] == "1.0.0"
@@ -102,13 +108,13 @@ async def test_options_say_what_the_server_can_do(gateway):
     assert int(answer.headers["tus-max-size"]) == gateway.settings.max_upload_bytes
 
 
-async def test_a_hash_that_differs_is_refused_and_nothing_is_kept(client):
+async def test_a_hash_that_differs_is_refused_and_nothing_is_kept(client: httpx.AsyncClient) -> None:
     answer = await client.post(f"{FILES}?filename=a&sha256={'0' * 64}", content=b"x", headers=OCTETS)
     assert answer.status_code == 400
     assert answer.json()["violations"][0]["field"] == "sha256"
 
 
-async def test_somebody_elses_file_answers_exactly_as_none(client, gateway):
+async def test_somebody_elses_file_answers_exactly_as_none(client: httpx.AsyncClient, gateway: RunningGateway) -> None:
     created = await begin(client, 10)
     other = gateway.client_for(permissions=("training.datasets.create",), subject=BOB)
     absent = "018f6e1c-0b0a-7c3e-9d5a-0242ac12ffff"
@@ -128,7 +134,7 @@ async def test_somebody_elses_file_answers_exactly_as_none(client, gateway):
     assert (await client.get(f"{FILES}/{upload_id}")).status_code == 200
 
 
-async def test_the_permission_is_checked_here(gateway):
+async def test_the_permission_is_checked_here(gateway: RunningGateway) -> None:
     answer = await gateway.client.post(f"{FILES}?filename=a", content=b"x", headers=OCTETS)
     assert answer.status_code == 401
     weak = gateway.client_for(permissions=("training.runs.get",))
@@ -155,7 +161,7 @@ async def test_the_permission_is_checked_here(gateway):
         ("bytes=" + "0-1," * 10_000 + "2-3", 200, b"0123456789"),
     ],
 )
-async def test_a_range_of_a_file(client, asked, status, content):
+async def test_a_range_of_a_file(client: httpx.AsyncClient, asked: str, status: int, content: bytes | None) -> None:
     created = await client.post(f"{FILES}?filename=a", content=b"0123456789", headers=OCTETS)
     path = f"{FILES}/{created.json()['upload_id']}/content"
     answer = await client.get(path, headers={"range": asked})
@@ -168,7 +174,7 @@ async def test_a_range_of_a_file(client, asked, status, content):
         assert answer.headers["content-range"].endswith("/10")
 
 
-async def test_a_known_file_is_not_sent_again(client):
+async def test_a_known_file_is_not_sent_again(client: httpx.AsyncClient) -> None:
     created = await client.post(f"{FILES}?filename=a", content=b"0123456789", headers=OCTETS)
     path = f"{FILES}/{created.json()['upload_id']}/content"
     etag = (await client.get(path)).headers["etag"]
@@ -192,13 +198,13 @@ async def test_a_known_file_is_not_sent_again(client):
         ({"upload-metadata": described(filename="a", sha256="zz")}, 400),
     ],
 )
-async def test_a_wrong_beginning_is_refused(client, change, status):
+async def test_a_wrong_beginning_is_refused(client: httpx.AsyncClient, change: dict[str, str], status: int) -> None:
     headers = {**TUS, "upload-length": "5", "upload-metadata": described(filename="a"), **change}
     answer = await client.post(FILES, headers=headers)
     assert answer.status_code == status, answer.text
 
 
-async def test_a_hostile_file_name_comes_back_harmless(client):
+async def test_a_hostile_file_name_comes_back_harmless(client: httpx.AsyncClient) -> None:
     name = 'a"\r\nSet-Cookie: x\u202e.html'
     headers = {**TUS, "upload-length": "0", "upload-metadata": described(filename=name)}
     created = await client.post(FILES, headers=headers)
@@ -209,7 +215,7 @@ async def test_a_hostile_file_name_comes_back_harmless(client):
     assert back.headers["content-disposition"].startswith('attachment; filename="a___Set-Cookie_ x_.html"')
 
 
-async def test_wrong_parts_are_refused(client):
+async def test_wrong_parts_are_refused(client: httpx.AsyncClient) -> None:
     created = await begin(client, 5)
     place = created.headers["location"]
     for headers, content, status in (
@@ -223,14 +229,14 @@ async def test_wrong_parts_are_refused(client):
     assert (await client.get(f"{place}/content")).status_code == 412
 
 
-async def test_the_size_cap_and_a_missing_length_are_told(start_gateway):
+async def test_the_size_cap_and_a_missing_length_are_told(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(max_upload_bytes=1000)
     client = gateway.client_for()
     answer = await client.post(f"{FILES}?filename=a", content=b"x" * 1001, headers=OCTETS)
     assert answer.status_code == 413
     assert "ESPALIER_MAX_UPLOAD_BYTES" in answer.json()["detail"]
 
-    async def pieces():
+    async def pieces() -> Any:
         yield b"x"
 
     answer = await client.post(f"{FILES}?filename=a", content=pieces(), headers=OCTETS)
@@ -241,19 +247,19 @@ async def test_the_size_cap_and_a_missing_length_are_told(start_gateway):
     assert answer.json()["violations"][0]["field"] == "filename"
 
 
-async def test_an_upload_can_be_removed(client):
+async def test_an_upload_can_be_removed(client: httpx.AsyncClient) -> None:
     created = await begin(client, 5)
     place = created.headers["location"]
     assert (await client.delete(place, headers=TUS)).status_code == 204
     assert (await client.head(place, headers=TUS)).status_code == 404
 
 
-async def test_a_full_disk_is_507_with_a_sentence(client, monkeypatch):
+async def test_a_full_disk_is_507_with_a_sentence(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     from espalier_common.uploads import UploadStore
 
     created = await begin(client, 5)
 
-    def full(self, upload_id, *, offset, chunks):
+    def full(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(UploadStore, "append", full)
@@ -262,7 +268,7 @@ async def test_a_full_disk_is_507_with_a_sentence(client, monkeypatch):
     assert "disk" in answer.json()["detail"]
 
 
-async def test_two_senders_of_one_upload_do_not_mix(client):
+async def test_two_senders_of_one_upload_do_not_mix(client: httpx.AsyncClient) -> None:
     created = await begin(client, 200_000)
     place = created.headers["location"]
     headers = {**PART, "upload-offset": "0"}
@@ -274,20 +280,20 @@ async def test_two_senders_of_one_upload_do_not_mix(client):
     assert content in {b"a" * 200_000, b"b" * 200_000}
 
 
-async def test_a_gateway_without_an_artifact_store_says_so(start_gateway):
+async def test_a_gateway_without_an_artifact_store_says_so(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(artifacts_url="")
     answer = await gateway.client_for().post(f"{FILES}?filename=a", content=b"x", headers=OCTETS)
     assert answer.status_code == 503
     assert "ESPALIER_ARTIFACTS_URL" in answer.json()["detail"]
 
 
-async def test_a_large_file_is_never_whole_in_memory(client):
+async def test_a_large_file_is_never_whole_in_memory(client: httpx.AsyncClient) -> None:
     import resource
 
     size = 192 << 20
     block = b"x" * (1 << 20)
 
-    async def pieces():
+    async def pieces() -> Any:
         for _ in range(size // len(block)):
             yield block
 

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from espalier.auth.v1 import service_pb2 as auth_pb2
 from espalier.chat.v1 import service_pb2 as chat_pb2
 from espalier.training_orchestrator.v1 import run_pb2, run_service_pb2
 from espalier_common.errors import InvalidArgument
-from espalier_gateway.contract import read_contract
+from espalier_gateway.contract import Binding, read_contract
 from espalier_gateway.errors import HttpError
 from espalier_gateway.json_reader import Findings, read_message
 from espalier_gateway.json_writer import as_value
@@ -20,6 +21,8 @@ from espalier_gateway.map_fields import is_map, key_of, value_of
 from espalier_gateway.problems import problem_of, status_of
 from espalier_gateway.request_reader import read_request
 from espalier_gateway.strict_json import parse_json
+
+from .running import RunningGateway
 
 CONTRACT = read_contract()
 QUIET = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -31,7 +34,7 @@ json_values = st.recursive(
 )
 
 
-def scalar(field):
+def scalar(field: FieldDescriptor) -> Any:
     kinds = {
         field.CPPTYPE_BOOL: st.booleans(),
         field.CPPTYPE_INT32: st.integers(-(2**31), 2**31 - 1),
@@ -49,13 +52,13 @@ def scalar(field):
 
 
 @st.composite
-def messages(draw, message_class, depth=0):
+def messages(draw: Any, message_class: Any, depth: Any = 0) -> Any:
     message = message_class()
     fill(draw, message, depth)
     return message
 
 
-def fill(draw, message, depth):
+def fill(draw: Any, message: Any, depth: Any) -> Any:
     if message.DESCRIPTOR.full_name == "google.protobuf.Timestamp":
         message.seconds = draw(st.integers(-62_135_596_800, 253_402_300_799))
         message.nanos = draw(st.sampled_from([0, 1, 500_000_000, 999_999_999]))
@@ -71,7 +74,7 @@ def fill(draw, message, depth):
             fill_field(draw, message, field, depth)
 
 
-def fill_field(draw, message, field, depth):
+def fill_field(draw: Any, message: Any, field: FieldDescriptor, depth: Any) -> Any:
     target = getattr(message, field.name)
     if is_map(field):
         for key in draw(st.lists(scalar(key_of(field)), max_size=2)):
@@ -97,7 +100,7 @@ message_classes = st.sampled_from(
 
 @QUIET
 @given(data=st.data())
-def test_what_is_written_is_what_protobuf_itself_writes(data):
+def test_what_is_written_is_what_protobuf_itself_writes(data: st.DataObject) -> None:
     message = data.draw(message_classes.flatmap(messages))
     theirs = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
@@ -113,7 +116,7 @@ def test_what_is_written_is_what_protobuf_itself_writes(data):
 
 @QUIET
 @given(data=st.data())
-def test_what_is_written_is_read_back_as_it_was(data):
+def test_what_is_written_is_read_back_as_it_was(data: st.DataObject) -> None:
     message = data.draw(message_classes.flatmap(messages))
     findings = Findings()
     again = type(message)()
@@ -122,26 +125,26 @@ def test_what_is_written_is_read_back_as_it_was(data):
     assert same(again, message)
 
 
-def same(left, right):
+def same(left: Any, right: Any) -> Any:
     """Equality in which NaN equals NaN."""
     return as_value(left) == as_value(right) and left.ByteSize() == right.ByteSize()
 
 
 @QUIET
 @given(binding=st.sampled_from(CONTRACT), body=json_values, query=st.text(max_size=30), path=st.text(max_size=20))
-def test_no_json_and_no_query_breaks_the_reader(binding, body, query, path):
+def test_no_json_and_no_query_breaks_the_reader(binding: Binding, body: Any, query: str, path: str) -> None:
     read_or_refuse(binding, json.dumps(body).encode(), query.encode(), path)
 
 
 @QUIET
 @given(binding=st.sampled_from(CONTRACT), body=st.binary(max_size=60), query=st.binary(max_size=40))
-def test_no_bytes_break_the_reader(binding, body, query):
+def test_no_bytes_break_the_reader(binding: Binding, body: Any, query: bytes) -> None:
     read_or_refuse(binding, body, query, "x")
 
 
 @QUIET
 @given(data=st.data())
-def test_requests_that_are_nearly_right_are_read_or_refused(data):
+def test_requests_that_are_nearly_right_are_read_or_refused(data: st.DataObject) -> None:
     binding = data.draw(st.sampled_from([each for each in CONTRACT if each.body]))
     value: Any = as_value(data.draw(messages(binding.request_class)))
     names = data.draw(st.lists(st.sampled_from(sorted(value) or ["x"]), max_size=2))
@@ -150,7 +153,7 @@ def test_requests_that_are_nearly_right_are_read_or_refused(data):
     read_or_refuse(binding, json.dumps(value).encode(), b"", "018f6e1c-0b0a-7c3e-9d5a-0242ac120003")
 
 
-def read_or_refuse(binding, body, query, path):
+def read_or_refuse(binding: Binding, body: Any, query: bytes, path: str) -> Any:
     values = dict.fromkeys(binding.template.names, path)
     try:
         read_request(binding, path=values, query=query, body=body, content_type="application/json")
@@ -164,12 +167,12 @@ def read_or_refuse(binding, body, query, path):
 
 @QUIET
 @given(value=json_values)
-def test_strict_json_reads_what_json_writes(value):
+def test_strict_json_reads_what_json_writes(value: Any) -> None:
     read = parse_json(json.dumps(value).encode())
     assert equal(read, value)
 
 
-def equal(left, right):
+def equal(left: Any, right: Any) -> Any:
     if isinstance(left, float) or isinstance(right, float):
         return math.isclose(left, right) or left == right
     if isinstance(left, list):
@@ -179,7 +182,7 @@ def equal(left, right):
     return left == right
 
 
-async def test_no_route_of_the_contract_answers_garbage_with_a_5xx(gateway):
+async def test_no_route_of_the_contract_answers_garbage_with_a_5xx(gateway: RunningGateway) -> None:
     client = gateway.client_for()
     served = set(gateway.settings.services)
     segments = ("x", "%00", "018f6e1c-0b0a-7c3e-9d5a-0242ac120003")

@@ -1,13 +1,15 @@
 """The probes."""
 
+from .running import RunningGateway, StartGateway
 
-async def test_a_gateway_whose_services_answer_is_live_and_ready(gateway):
+
+async def test_a_gateway_whose_services_answer_is_live_and_ready(gateway: RunningGateway) -> None:
     assert (await gateway.client.get("/healthz")).status_code == 200
     answer = await gateway.client.get("/readyz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ready", "not_ready": {}})
 
 
-async def test_what_is_not_ready_is_named_and_the_rest_goes_on(start_gateway):
+async def test_what_is_not_ready_is_named_and_the_rest_goes_on(start_gateway: StartGateway) -> None:
     first = await start_gateway()
     signed_in = {"authorization": f"Bearer {first.token()}"}
     services = {**first.settings.services, "eval": "127.0.0.1:9"}
@@ -20,7 +22,7 @@ async def test_what_is_not_ready_is_named_and_the_rest_goes_on(start_gateway):
     assert (await gateway.client.get("/api/v1/me", headers=signed_in)).status_code == 200
 
 
-async def test_a_stopping_gateway_is_not_ready(gateway):
+async def test_a_stopping_gateway_is_not_ready(gateway: RunningGateway) -> None:
     gateway.server._gateway.draining.set()
     answer = await gateway.client.get("/readyz")
     assert (answer.status_code, answer.json()["not_ready"]) == (503, {"gateway": "is stopping"})

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,18 +22,18 @@ from espalier_gateway.__main__ import main
 pytestmark = pytest.mark.slow
 
 
-def free_port():
+def free_port() -> Any:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 @pytest.fixture
-def start():
+def start() -> Any:
     """Factory: starts the process with these settings; it is gone after the test."""
     started = []
 
-    def run(**settings):
+    def run(**settings: Any) -> Any:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
         environment.update({f"ESPALIER_{name.upper()}": value for name, value in settings.items()})
         command = [sys.executable, "-m", "espalier_gateway"]
@@ -44,12 +45,16 @@ def start():
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.stdout.close()
-        process.stderr.close()
-        process.wait(timeout=10)
+        _close(process)
 
 
-def wait_until_live(port, process, seconds=15):
+def _close(process: Any) -> None:
+    process.stdout.close()
+    process.stderr.close()
+    process.wait(timeout=10)
+
+
+def wait_until_live(port: Any, process: Any, seconds: Any = 15) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
@@ -61,13 +66,13 @@ def wait_until_live(port, process, seconds=15):
     raise AssertionError("the gateway did not start")
 
 
-def end(process):
+def end(process: Any) -> Any:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=15)
     return process.returncode, [json.loads(line) for line in errors.splitlines()]
 
 
-def test_it_starts_fast_and_small_logs_json_and_ends_with_0(start):
+def test_it_starts_fast_and_small_logs_json_and_ends_with_0(start: Any) -> None:
     port = free_port()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = start(listen=f"127.0.0.1:{port}", services="{}")
@@ -90,7 +95,7 @@ def test_it_starts_fast_and_small_logs_json_and_ends_with_0(start):
     assert request["service"] == "gateway"
 
 
-def test_a_taken_port_is_one_sentence_that_names_port_and_setting(start):
+def test_a_taken_port_is_one_sentence_that_names_port_and_setting(start: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -114,7 +119,9 @@ def test_a_taken_port_is_one_sentence_that_names_port_and_setting(start):
         ("log_level", "loud"),
     ],
 )
-def test_a_wrong_setting_is_one_sentence_that_names_it(monkeypatch, capsys, setting, value):
+def test_a_wrong_setting_is_one_sentence_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str, value: Any
+) -> None:
     for name in [name for name in os.environ if name.startswith("ESPALIER_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("espalier_gateway.__main__.configure_logging", lambda *_: None)
@@ -126,7 +133,7 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(monkeypatch, capsys, sett
     assert f"ESPALIER_{setting.upper()}" in said or setting in said
 
 
-def test_metrics_stand_on_a_port_of_their_own(start):
+def test_metrics_stand_on_a_port_of_their_own(start: Any) -> None:
     port, metrics = free_port(), free_port()
     process = start(listen=f"127.0.0.1:{port}", metrics_listen=f"127.0.0.1:{metrics}", services="{}")
     wait_until_live(port, process)
@@ -145,12 +152,11 @@ def test_metrics_stand_on_a_port_of_their_own(start):
     assert "nothing" not in text
 
 
-async def test_sigterm_lets_running_requests_end_and_tells_streams_to_come_again(start, rpc_server):
-    from gateway_fakes import RUN_ID, AuthFake, ChatFake, DatasetsFake, RunsFake, UsersFake, servicers
+async def test_sigterm_lets_running_requests_end_and_tells_streams_to_come_again(start: Any, rpc_server: Any) -> None:
+    from .fakes import RUN_ID, new_fakes, servicers
 
-    runs = RunsFake()
-    runs.hold = True
-    fakes = {"auth": AuthFake(), "users": UsersFake(), "runs": runs, "datasets": DatasetsFake(), "chat": ChatFake()}
+    fakes = new_fakes()
+    fakes["runs"].hold = True
     rpc = await rpc_server(servicers(fakes))
     port = free_port()
     process = start(listen=f"127.0.0.1:{port}", services=json.dumps({"training-orchestrator": rpc.address}))

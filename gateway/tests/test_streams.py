@@ -2,17 +2,20 @@
 
 import asyncio
 import json
+from typing import Any
 
 import httpx
 import pytest
-from gateway_fakes import RUN_ID
 
 from espalier_common import errors
+
+from .fakes import RUN_ID
+from .running import RunningGateway, StartGateway
 
 WATCH = f"/api/v1/training/runs/{RUN_ID}:watch"
 
 
-def parse(text):
+def parse(text: Any) -> Any:
     """Events as (event, id, data) and comments as strings, as a browser would read them."""
     found = []
     for block in text.split("\n\n"):
@@ -24,7 +27,7 @@ def parse(text):
     return found
 
 
-async def test_a_stream_becomes_events_with_ids_and_an_end(gateway):
+async def test_a_stream_becomes_events_with_ids_and_an_end(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().get(WATCH)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -42,38 +45,38 @@ async def test_a_stream_becomes_events_with_ids_and_an_end(gateway):
     assert events[0][2]["points"] == []
 
 
-async def test_last_event_id_goes_on_where_the_stream_broke_off(gateway):
+async def test_last_event_id_goes_on_where_the_stream_broke_off(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().get(f"{WATCH}?cursor=1", headers={"last-event-id": "7"})
     assert [event_id for _, event_id, _ in parse(answer.text)] == ["8", "9", "10", None]
 
 
-async def test_whole_numbers_are_ids_without_a_fraction(gateway):
+async def test_whole_numbers_are_ids_without_a_fraction(gateway: RunningGateway) -> None:
     path = f"/api/v1/training/runs/{RUN_ID}/logs:watch"
     answer = await gateway.client_for().get(path, headers={"last-event-id": "120"})
     kind, event_id, data = parse(answer.text)[0]
     assert (kind, event_id, data["next_offset"]) == ("message", "125", 125)
 
 
-async def test_a_wrong_last_event_id_is_a_violation(gateway):
+async def test_a_wrong_last_event_id_is_a_violation(gateway: RunningGateway) -> None:
     path = f"/api/v1/training/runs/{RUN_ID}/logs:watch"
     answer = await gateway.client_for().get(path, headers={"last-event-id": "x"})
     assert answer.status_code == 400
     assert answer.json()["violations"][0]["field"] == "Last-Event-ID"
 
 
-async def test_a_post_streams_too(gateway):
+async def test_a_post_streams_too(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().post(f"/api/v1/chat/sessions/{RUN_ID}/messages", json={"text": "one two three"})
     assert [data.get("text") for _, _, data in parse(answer.text)] == ["one", "two", "three", None]
 
 
-async def test_an_error_before_the_first_message_is_an_ordinary_problem(gateway):
+async def test_an_error_before_the_first_message_is_an_ordinary_problem(gateway: RunningGateway) -> None:
     gateway.fakes["runs"].error = errors.NotFound("run", RUN_ID)
     answer = await gateway.client_for().get(WATCH)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_an_error_in_the_middle_is_an_error_event_with_the_problem(gateway):
+async def test_an_error_in_the_middle_is_an_error_event_with_the_problem(gateway: RunningGateway) -> None:
     gateway.fakes["runs"].error = errors.Unavailable("The service is restarting.", retry_after=1)
     gateway.fakes["runs"].fail_after = 2
     answer = await gateway.client_for().get(WATCH)
@@ -83,14 +86,14 @@ async def test_an_error_in_the_middle_is_an_error_event_with_the_problem(gateway
     assert problem["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_a_silent_stream_carries_heartbeats(gateway):
+async def test_a_silent_stream_carries_heartbeats(gateway: RunningGateway) -> None:
     gateway.fakes["runs"].pause = 0.5
     gateway.fakes["runs"].points = 1
     answer = await gateway.client_for().get(WATCH)
     assert ": heartbeat" in parse(answer.text)
 
 
-async def test_the_call_is_cancelled_within_a_second_when_the_client_goes(gateway):
+async def test_the_call_is_cancelled_within_a_second_when_the_client_goes(gateway: RunningGateway) -> None:
     runs = gateway.fakes["runs"]
     runs.hold = True
     async with gateway.client_for().stream("GET", WATCH) as answer:
@@ -98,7 +101,7 @@ async def test_the_call_is_cancelled_within_a_second_when_the_client_goes(gatewa
     await asyncio.wait_for(runs.cancelled.wait(), 1)
 
 
-async def test_the_call_is_cancelled_too_when_nothing_was_sent_yet(gateway):
+async def test_the_call_is_cancelled_too_when_nothing_was_sent_yet(gateway: RunningGateway) -> None:
     runs = gateway.fakes["runs"]
     runs.points, runs.hold = 0, True
     with pytest.raises(httpx.ReadTimeout):
@@ -106,7 +109,7 @@ async def test_the_call_is_cancelled_too_when_nothing_was_sent_yet(gateway):
     await asyncio.wait_for(runs.cancelled.wait(), 1)
 
 
-async def open_and_do_not_read(gateway):
+async def open_and_do_not_read(gateway: RunningGateway) -> Any:
     """A raw connection whose receive buffer is small and never read."""
     import socket
 
@@ -120,7 +123,7 @@ async def open_and_do_not_read(gateway):
     return connection
 
 
-async def until_steady(value):
+async def until_steady(value: Any) -> Any:
     """Waits until a number has not changed for half a second."""
     seen, since = value(), asyncio.get_running_loop().time()
     while asyncio.get_running_loop().time() - since < 0.5:
@@ -130,7 +133,7 @@ async def until_steady(value):
     return seen
 
 
-async def test_a_slow_reader_slows_only_its_own_stream(gateway):
+async def test_a_slow_reader_slows_only_its_own_stream(gateway: RunningGateway) -> None:
     runs = gateway.fakes["runs"]
     runs.points, runs.padding = 100_000, 10_000
     connection = await open_and_do_not_read(gateway)
@@ -145,7 +148,7 @@ async def test_a_slow_reader_slows_only_its_own_stream(gateway):
     await asyncio.wait_for(runs.cancelled.wait(), 1)
 
 
-async def test_a_reader_that_takes_nothing_is_given_up(start_gateway):
+async def test_a_reader_that_takes_nothing_is_given_up(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(stall_seconds=0.5)
     runs = gateway.fakes["runs"]
     runs.points, runs.padding = 100_000, 10_000
@@ -156,7 +159,7 @@ async def test_a_reader_that_takes_nothing_is_given_up(start_gateway):
         connection.close()
 
 
-async def test_a_stop_breaks_streams_off_without_an_end_so_that_they_are_resumed(start_gateway):
+async def test_a_stop_breaks_streams_off_without_an_end_so_that_they_are_resumed(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     gateway.fakes["runs"].hold = True
     async with gateway.client_for().stream("GET", WATCH) as answer:

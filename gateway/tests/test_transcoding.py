@@ -1,13 +1,17 @@
 """REST out of the contract: path, query, body and answers."""
 
+from typing import Any
+
 import pytest
-from gateway_fakes import RUN_ID
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from .fakes import RUN_ID
+from .running import RunningGateway, StartGateway
 
 SPEC = {"stage": "STAGE_SFT", "base_model": {"hub": "tiny"}, "dataset_version_ids": [RUN_ID]}
 
 
-async def test_a_path_parameter_reaches_the_service_and_the_answer_writes_defaults_out(gateway):
+async def test_a_path_parameter_reaches_the_service_and_the_answer_writes_defaults_out(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().get(f"/api/v1/training/runs/{RUN_ID}")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -22,13 +26,13 @@ async def test_a_path_parameter_reaches_the_service_and_the_answer_writes_defaul
     assert "end_time" not in body
 
 
-async def test_head_answers_as_get_without_a_body(gateway):
+async def test_head_answers_as_get_without_a_body(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().head(f"/api/v1/training/runs/{RUN_ID}")
     assert answer.status_code == 200
     assert answer.content == b""
 
 
-async def test_query_parameters_take_numbers_and_enums_by_name_or_number(gateway):
+async def test_query_parameters_take_numbers_and_enums_by_name_or_number(gateway: RunningGateway) -> None:
     client = gateway.client_for()
     for state in ("RUN_STATE_FAILED", "7"):
         answer = await client.get("/api/v1/training/runs", params={"page_size": "5", "state": state})
@@ -37,7 +41,7 @@ async def test_query_parameters_take_numbers_and_enums_by_name_or_number(gateway
     assert (first.page_size, first.state, second.state) == (5, 7, 7)
 
 
-async def test_a_body_fills_the_field_that_the_option_names(gateway):
+async def test_a_body_fills_the_field_that_the_option_names(gateway: RunningGateway) -> None:
     run = {"name": "first", "spec": SPEC, "summary": {"eval/loss": "NaN", "x": 2}}
     answer = await gateway.client_for().post("/api/v1/training/runs", json=run)
     assert answer.status_code == 200, answer.text
@@ -45,13 +49,13 @@ async def test_a_body_fills_the_field_that_the_option_names(gateway):
     assert answer.json()["spec"]["stage"] == "STAGE_SFT"
 
 
-async def test_fields_beside_the_body_come_from_the_query(gateway):
+async def test_fields_beside_the_body_come_from_the_query(gateway: RunningGateway) -> None:
     run = {"name": "first", "spec": SPEC}
     await gateway.client_for().post("/api/v1/training/runs", json=run, params={"request_id": RUN_ID})
     assert gateway.fakes["runs"].requests[0].request_id == RUN_ID
 
 
-async def test_a_custom_verb_without_a_body_is_a_request_of_defaults(gateway):
+async def test_a_custom_verb_without_a_body_is_a_request_of_defaults(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().post(f"/api/v1/training/runs/{RUN_ID}:stop")
     assert answer.status_code == 200
     assert gateway.fakes["runs"].requests[0].run_id == RUN_ID
@@ -59,7 +63,7 @@ async def test_a_custom_verb_without_a_body_is_a_request_of_defaults(gateway):
     assert answer.status_code == 200
 
 
-async def test_a_nested_path_parameter_and_a_field_mask_reach_the_service(gateway):
+async def test_a_nested_path_parameter_and_a_field_mask_reach_the_service(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().patch(
         f"/api/v1/users/{RUN_ID}",
         json={"id": RUN_ID, "username": "ada", "display_name": "Ada", "disabled": True},
@@ -71,12 +75,12 @@ async def test_a_nested_path_parameter_and_a_field_mask_reach_the_service(gatewa
     assert list(request.update_mask.paths) == ["display_name", "disabled"]
 
 
-async def test_an_empty_answer_is_an_empty_object(gateway):
+async def test_an_empty_answer_is_an_empty_object(gateway: RunningGateway) -> None:
     answer = await gateway.client.post("/api/v1/auth/logout", json={"refresh_token": "x"})
     assert (answer.status_code, answer.json()) == (200, {})
 
 
-async def test_an_rpc_without_a_route_is_not_reachable(gateway):
+async def test_an_rpc_without_a_route_is_not_reachable(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().post("/espalier.auth.v1.AuthService/IssueServiceToken", json={})
     assert answer.status_code == 404
 
@@ -101,7 +105,7 @@ async def test_an_rpc_without_a_route_is_not_reachable(gateway):
         ("null", "run"),
     ],
 )
-async def test_what_does_not_fit_is_named_by_its_field(gateway, body, field):
+async def test_what_does_not_fit_is_named_by_its_field(gateway: RunningGateway, body: Any, field: str) -> None:
     answer = await gateway.client_for().post(
         "/api/v1/training/runs", content=body, headers={"content-type": "application/json"}
     )
@@ -112,27 +116,27 @@ async def test_what_does_not_fit_is_named_by_its_field(gateway, body, field):
     assert not gateway.fakes["runs"].requests
 
 
-async def test_all_violations_are_answered_at_once(gateway):
+async def test_all_violations_are_answered_at_once(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().post(
         "/api/v1/training/runs", json={"name": 1, "state": "X", "wrong": 2}, params={"other": "1"}
     )
     assert [each["field"] for each in answer.json()["violations"]] == ["run.name", "run.state", "run.wrong", "other"]
 
 
-async def test_the_bounds_of_the_contract_are_answered_as_violations_of_the_service(gateway):
+async def test_the_bounds_of_the_contract_are_answered_as_violations_of_the_service(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().get("/api/v1/training/runs/not-a-uuid")
     assert answer.status_code == 400
     assert answer.json()["violations"][0]["field"] == "run_id"
 
 
 @pytest.mark.parametrize("query", ["page_size=x", "page_size=1&page_size=2", "unknown=1", "state=RUN", "page_size.x=1"])
-async def test_a_wrong_query_parameter_is_a_violation(gateway, query):
+async def test_a_wrong_query_parameter_is_a_violation(gateway: RunningGateway, query: str) -> None:
     answer = await gateway.client_for().get(f"/api/v1/training/runs?{query}")
     assert answer.status_code == 400
     assert answer.json()["violations"]
 
 
-async def test_a_body_may_repeat_the_path_but_not_contradict_it(gateway):
+async def test_a_body_may_repeat_the_path_but_not_contradict_it(gateway: RunningGateway) -> None:
     other = RUN_ID.replace("3", "4")
     answer = await gateway.client_for().patch(
         f"/api/v1/users/{RUN_ID}", json={"id": other}, params={"update_mask": "disabled"}
@@ -159,7 +163,7 @@ async def test_a_body_may_repeat_the_path_but_not_contradict_it(gateway):
         b"{'name': 1}",
     ],
 )
-async def test_json_that_breaks_others_is_a_plain_400(gateway, body):
+async def test_json_that_breaks_others_is_a_plain_400(gateway: RunningGateway, body: Any) -> None:
     answer = await gateway.client_for().post(
         "/api/v1/training/runs", content=body, headers={"content-type": "application/json"}
     )
@@ -167,27 +171,27 @@ async def test_json_that_breaks_others_is_a_plain_400(gateway, body):
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_nul_in_a_text_is_refused(gateway):
+async def test_a_nul_in_a_text_is_refused(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().post("/api/v1/training/runs", json={"name": "a\0b", "spec": SPEC})
     assert answer.status_code == 400
     assert "NUL" in answer.text
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-async def test_a_body_of_another_type_is_415(gateway, media_type):
+async def test_a_body_of_another_type_is_415(gateway: RunningGateway, media_type: str) -> None:
     answer = await gateway.client_for().post(
         "/api/v1/training/runs", content=b"{}", headers={"content-type": media_type}
     )
     assert answer.status_code == 415
 
 
-async def test_a_body_beyond_the_cap_is_413_before_it_is_read(start_gateway):
+async def test_a_body_beyond_the_cap_is_413_before_it_is_read(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(max_body_bytes=2048)
     client = gateway.client_for()
     answer = await client.post("/api/v1/training/runs", json={"name": "x" * 4000})
     assert answer.status_code == 413
 
-    async def pieces():
+    async def pieces() -> Any:
         for _ in range(100):
             yield b" " * 1000
 
@@ -195,7 +199,7 @@ async def test_a_body_beyond_the_cap_is_413_before_it_is_read(start_gateway):
     assert answer.status_code == 413
 
 
-async def test_a_body_that_never_ends_is_given_up(start_gateway):
+async def test_a_body_that_never_ends_is_given_up(start_gateway: StartGateway) -> None:
     import asyncio
 
     gateway = await start_gateway(body_seconds=0.3)
@@ -210,7 +214,7 @@ async def test_a_body_that_never_ends_is_given_up(start_gateway):
     writer.close()
 
 
-async def test_an_unknown_path_is_404_and_another_method_405_with_allow(gateway):
+async def test_an_unknown_path_is_404_and_another_method_405_with_allow(gateway: RunningGateway) -> None:
     answer = await gateway.client.get("/api/v1/nothing")
     assert answer.status_code == 404
     assert answer.json()["reason"] == "ROUTE_NOT_FOUND"
@@ -222,23 +226,23 @@ async def test_an_unknown_path_is_404_and_another_method_405_with_allow(gateway)
 
 
 @pytest.mark.parametrize("tail", ["%ff", "%252e%252e", "..%5c", "a%00b", "x%23y", "a;b", "%F0%9F%98%80"])
-async def test_odd_path_parameters_are_bad_requests(gateway, tail):
+async def test_odd_path_parameters_are_bad_requests(gateway: RunningGateway, tail: str) -> None:
     answer = await gateway.client_for().get(f"/api/v1/training/runs/{tail}")
     assert answer.status_code == 400
 
 
-async def test_an_escaped_slash_stays_within_its_segment(gateway):
+async def test_an_escaped_slash_stays_within_its_segment(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().get("/api/v1/training/runs/a%2Fattempts")
     assert answer.status_code == 400
     assert answer.json()["violations"][0]["field"] == "run_id"
 
 
-async def test_a_large_answer_is_written_whole(gateway):
+async def test_a_large_answer_is_written_whole(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().get(f"/api/v1/training/runs/{RUN_ID}/metrics")
     assert len(answer.json()["points"]) == 10_000
 
 
-def test_timestamps_keep_their_nanoseconds():
+def test_timestamps_keep_their_nanoseconds() -> None:
     from espalier_gateway.json_writer import as_value
 
     assert as_value(Timestamp(seconds=1, nanos=1)) == "1970-01-01T00:00:01.000000001Z"

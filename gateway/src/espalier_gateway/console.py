@@ -40,8 +40,8 @@ class Console:
         """Raises RouteNotFound and MethodNotAllowed."""
         if scope["method"] not in {"GET", "HEAD"}:
             self._refuse(scope)
-        exchange_of(scope).route = "console"
         response = self._respond(raw_path_of(scope), Headers(scope=scope))
+        exchange_of(scope).route = "console"
         await response(scope, receive, send)
 
     def _refuse(self, scope: Scope) -> None:

@@ -20,8 +20,8 @@ RUN_ID = "018f6e1c-0b0a-7c3e-9d5a-0242ac120003"
 REFRESH = "refresh-1"
 
 
-class _Unused:
-    """RPCs that no test calls; the server insists that each is implemented."""
+class _Recorder:
+    """Keeps what reached it. RPCs that a fake does not have are added by `_complete`: the server insists on each."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
@@ -56,7 +56,7 @@ def _complete(servicer: type, descriptor: Any) -> None:
             setattr(servicer, method.name, unary)
 
 
-class AuthFake(_Unused, auth_grpc.AuthServiceServicer):
+class AuthFake(_Recorder):
     """One user: ada / correct horse battery."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class AuthFake(_Unused, auth_grpc.AuthServiceServicer):
         )
 
 
-class UsersFake(_Unused, auth_grpc.UserServiceServicer):
+class UsersFake(_Recorder):
     def UpdateUser(self, request: Any, context: Any) -> Any:
         self.note(request, context)
         return request.user
@@ -98,7 +98,7 @@ class UsersFake(_Unused, auth_grpc.UserServiceServicer):
         return auth_pb2.Me(user=auth_resources.User(username="ada"), permissions=["*"], scope="all")
 
 
-class RunsFake(_Unused, runs_grpc.RunServiceServicer):
+class RunsFake(_Recorder):
     """Answers, fails or streams as the test sets it up."""
 
     def __init__(self) -> None:
@@ -160,17 +160,28 @@ class RunsFake(_Unused, runs_grpc.RunServiceServicer):
         yield run_service_pb2.LogChunk(text="line\n", offset=request.offset, next_offset=request.offset + 5, end=True)
 
 
-class DatasetsFake(_Unused, datasets_grpc.DatasetServiceServicer):
+class DatasetsFake(_Recorder):
     def CreateDataset(self, request: Any, context: Any) -> Any:
         self.note(request, context)
         return dataset_pb2.Dataset(id=RUN_ID, name=request.dataset.name)
 
 
-class ChatFake(_Unused, chat_grpc.ChatServiceServicer):
+class ChatFake(_Recorder):
     async def SendMessage(self, request: Any, context: Any) -> Any:
         self.note(request, context)
         for number, word in enumerate(request.text.split(), 1):
             yield chat_pb2.MessageDelta(message_id=RUN_ID, offset=str(number), text=word)
+
+
+def new_fakes() -> dict[str, Any]:
+    """One of each."""
+    return {
+        "auth": AuthFake(),
+        "users": UsersFake(),
+        "runs": RunsFake(),
+        "datasets": DatasetsFake(),
+        "chat": ChatFake(),
+    }
 
 
 def servicers(fakes: dict[str, Any]) -> list[Any]:
