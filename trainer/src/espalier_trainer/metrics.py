@@ -26,17 +26,17 @@ _NAMES = {
 
 
 class MetricsFile:
-    """Appends one JSON object a line; each line is on its way to the disk before the next step begins."""
+    """Appends one JSON object a line; each line is in the file before the next step begins."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
 
     def write(self, *, step: int, values: dict[str, float], **more: Any) -> None:
         """Numbers of a step. Those that JSON lacks are written as the strings NaN, Infinity and -Infinity."""
         line = {"step": step, "time": time.time(), **more, "values": {k: _number(v) for k, v in values.items()}}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 class TokenMeter:

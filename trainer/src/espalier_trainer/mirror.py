@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from espalier_trainer.process import Place
@@ -19,7 +18,6 @@ def swanlab_callbacks(run: RunFile, place: Place) -> list[Any]:
 
         directory = run.output_dir / "swanlab"
         directory.mkdir(parents=True, exist_ok=True)
-        os.environ["SWANLAB_PROJECT"] = run.swanlab.project
         swanlab.init(
             project=run.swanlab.project,
             experiment_name=f"{run.run_id}-a{run.attempt}",

@@ -13,6 +13,7 @@ from espalier_data.tokenizer import TextTokenizer
 from espalier_trainer.errors import ConfigError
 from espalier_trainer.run_file import RunFile
 
+_HEAD = "lm_head"
 _FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
 
 
@@ -78,7 +79,7 @@ def _from_scratch(run: RunFile, tokenizer: TextTokenizer) -> Any:
     config = LlamaConfig(
         **run.model.config.model_dump(),
         vocab_size=tokenizer.vocab_size,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.document_end_id,
         pad_token_id=tokenizer.pad_id,
@@ -93,13 +94,17 @@ def _with_adapter(run: RunFile, model: Any) -> Any:
 
     target = run.lora.lora_target
     names = target if isinstance(target, list) else [name.strip() for name in target.split(",")]
-    if "lm_head" in names:
-        raise ConfigError("lora.lora_target: an adapter on lm_head cannot be trained; leave it out")
+    adapted, whole = [name for name in names if name != _HEAD], [name for name in names if name == _HEAD]
+    if whole and model.config.tie_word_embeddings:
+        raise ConfigError("lora.lora_target: this model's lm_head is its embedding, which stays as it is; leave it out")
+    if not adapted:
+        raise ConfigError("lora.lora_target names no module for an adapter; add all-linear")
     config = LoraConfig(
         r=run.lora.lora_rank,
         lora_alpha=run.lora.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=run.lora.lora_dropout,
-        target_modules="all-linear" if names == ["all-linear"] else names,
+        target_modules="all-linear" if adapted == ["all-linear"] else adapted,
+        modules_to_save=whole or None,
         task_type=TaskType.CAUSAL_LM,
     )
     try:

@@ -107,6 +107,8 @@ class Lora(_Section):
     lora_alpha: float = Field(default=16, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_target: str | list[str] = "all-linear"
+    """Modules with adapters. `lm_head` among them is trained whole instead: a base that never saw the markup of
+    its chat template cannot learn to end its turn otherwise."""
 
 
 class DeepSpeed(_Section):
