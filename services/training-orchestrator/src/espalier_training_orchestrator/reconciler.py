@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import EspalierError
@@ -96,7 +96,7 @@ class Reconciler:
         try:
             act()
             self._pauses.pop(key, None)
-        except OperationalError:
+        except (OperationalError, InterfaceError):
             raise
         except Exception:  # whatever it is, it is about this one
             pause = min(max(1.0, 2 * pause), MAX_PAUSE)
@@ -145,7 +145,7 @@ class Reconciler:
         """Files that cannot be read keep a run from its end for a while, not for ever."""
         try:
             self._harvest.gather(run, attempt)
-        except OperationalError:
+        except (OperationalError, InterfaceError):
             raise
         except Exception:
             self._failed_gatherings[attempt.name] += 1

@@ -68,7 +68,7 @@ class Attempts:
             run.advance(step)
             attempt.last_step = max(attempt.last_step, step.step)
         if has_new_checkpoints:
-            self._ledger.sync(session, run)
+            self._ledger.sync(session, run, self._ledger.whole_on_disk(run, trusted=frozenset(), hashes=False))
         if run.state is RunState.RUNNING:
             self._lifecycle.say(session, run, TRAINING)
         self._lifecycle.wake(session, run.id)

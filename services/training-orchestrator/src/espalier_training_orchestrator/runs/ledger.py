@@ -1,5 +1,6 @@
 """Keeps the list of a run's checkpoints true to what lies on disk."""
 
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -18,24 +19,29 @@ class CheckpointLedger:
         self._places = places
         self._lifecycle = lifecycle
 
-    def sync(self, session: Session, run: Run, *, hashes: bool = False) -> None:
-        """Brings the list to what is on disk; `hashes` reads every new checkpoint whole before it counts.
-
-        The caller holds the lock of the run. A checkpoint of an attempt that the run does not know is not taken.
+    def whole_on_disk(self, run: Run, *, trusted: Set[str], hashes: bool) -> list[Manifest]:
+        """The checkpoints on disk that are whole. `hashes` reads every byte, save of those whose manifests are trusted:
+        call it outside of any transaction then. One of an attempt that the run does not know is left out.
         """
-        known = {checkpoint.step: checkpoint for checkpoint in repository.list_checkpoints(session, run.id)}
-        found = {
-            manifest.step: manifest
+        return [
+            manifest
             for manifest in found_checkpoints(self._places.checkpoints_dir(run.id))
-            if manifest.run_id == run.id and manifest.attempt <= run.attempt
-        }
+            if manifest.run_id == run.id
+            and manifest.attempt <= run.attempt
+            and is_whole(manifest, hashes=hashes and manifest.sha256 not in trusted)
+        ]
+
+    def sync(self, session: Session, run: Run, whole: Iterable[Manifest]) -> None:
+        """Brings the list to what is whole on disk. The caller holds the lock of the run."""
+        known = {checkpoint.step: checkpoint for checkpoint in repository.list_checkpoints(session, run.id)}
+        found = {manifest.step: manifest for manifest in whole}
         for step, checkpoint in known.items():
             if step not in found:
                 session.delete(checkpoint)
         for step, manifest in found.items():
             earlier = known.get(step)
             if earlier is None or earlier.manifest_sha256 != manifest.sha256:
-                self._take(session, run, manifest=manifest, earlier=earlier, hashes=hashes)
+                self._take(session, run, manifest=manifest, earlier=earlier)
         session.flush()
 
     def newest_whole(self, checkpoints: list[Checkpoint]) -> Manifest | None:
@@ -50,11 +56,7 @@ class CheckpointLedger:
         """Where the checkpoint lies."""
         return self._places.checkpoints_dir(checkpoint.run_id) / f"step-{checkpoint.step}"
 
-    def _take(
-        self, session: Session, run: Run, *, manifest: Manifest, earlier: Checkpoint | None, hashes: bool
-    ) -> None:
-        if not is_whole(manifest, hashes=hashes):
-            return
+    def _take(self, session: Session, run: Run, *, manifest: Manifest, earlier: Checkpoint | None) -> None:
         checkpoint = earlier or Checkpoint(run_id=run.id, step=manifest.step)
         checkpoint.attempt = manifest.attempt
         checkpoint.uri = f"runs/{run.id}/checkpoints/step-{manifest.step}"

@@ -207,6 +207,7 @@ class Runs:
         self._lifecycle.move(
             session, run, RunState.STOPPING, reason="STOP_REQUESTED", message=message, actor_id=actor_id
         )
+        self.attempt(session, run, run.attempt).state = RunState.STOPPING
         self._set_stop(run, mode)
 
     def _hurry(self, session: Session, run: Run, *, mode: StopMode, actor_id: str) -> None:

@@ -38,16 +38,24 @@ class Harvest:
         self._gather_metrics(attempt)
         for rank in range(RUNNER_RANK, run.world_size):
             self._gather_log(attempt, rank)
-        with self._database.transaction() as session:
-            locked = runs.lock_run(session, run.id)
-            if locked is not None:
-                self._ledger.sync(session, locked, hashes=True)
+        self._gather_checkpoints(run)
 
     def _gather_metrics(self, attempt: Attempt) -> None:
         points = read_metrics(Path(attempt.directory) / "metrics.jsonl")
         while some := list(islice(points, POINTS_AT_ONCE)):
             with self._database.transaction() as session:
                 self._intake.take(session, [Batch(run_id=attempt.run_id, attempt=attempt.number, points=some)])
+
+    def _gather_checkpoints(self, run: Run) -> None:
+        with self._database.transaction() as session:
+            known = runs.list_checkpoints(session, run.id)
+        # Known ones are read whole when an attempt is to begin from them.
+        trusted = {checkpoint.manifest_sha256 for checkpoint in known}
+        whole = self._ledger.whole_on_disk(run, trusted=trusted, hashes=True)
+        with self._database.transaction() as session:
+            locked = runs.lock_run(session, run.id)
+            if locked is not None:
+                self._ledger.sync(session, locked, whole)
 
     def _gather_log(self, attempt: Attempt, rank: int) -> None:
         with self._database.transaction() as session:

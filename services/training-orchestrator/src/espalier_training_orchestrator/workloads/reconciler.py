@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from espalier_common.db import Database
 from espalier_common.errors import EspalierError
@@ -62,7 +62,7 @@ class WorkloadReconciler:
             for workload in workloads:
                 try:
                     self._reconcile(workload)
-                except OperationalError:
+                except (OperationalError, InterfaceError):
                     raise
                 except Exception:  # whatever it is, it is about this one
                     _log.exception("workload could not be reconciled, trying again", workload=workload.name)
