@@ -1,6 +1,7 @@
 """The demo: the main job, end to end."""
 
 import contextlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -29,7 +30,7 @@ def demo(
 
     began, setup = time.monotonic(), setup_seconds()
     home = default_layout().home
-    started = start()
+    started = start(allow(base_model))
     note(f"the platform answers at {started.gateway_url} after {started.seconds:.1f} s")
     with signed_in(started.gateway_url, default_layout().admin_password_file) as api:
         played = Demo(api, home=home, device=device, base_model=base_model)
@@ -57,6 +58,13 @@ def signed_in(server: str, password_file: Path) -> Api:
             f"good: run `espalier login --server {server}` first."
         ) from error
     return api
+
+
+def allow(base_model: str | None) -> dict[str, str]:
+    """The setting that lets runs start from a model directory: whoever starts the platform is its operator."""
+    if base_model is None or not Path(base_model).is_dir():
+        return {}
+    return {"ESPALIER_MODEL_ROOTS": json.dumps([str(Path(base_model).resolve())])}
 
 
 def setup_seconds() -> float:

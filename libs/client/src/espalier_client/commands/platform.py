@@ -1,13 +1,17 @@
 """The platform of this machine: up, down, status."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from espalier_client.errors import PlatformError
 from espalier_client.output import Output, OutputFormat, bytes_text, duration, emit, note, stdout, table_of
+
+if TYPE_CHECKING:
+    from espalier_client.local.platform import Started
 
 
 def up() -> None:
@@ -50,12 +54,12 @@ def status(output: Output = OutputFormat.TABLE) -> None:
         raise PlatformError(f"Not running: {', '.join(dead)}. `espalier up` starts them again.")
 
 
-def start() -> Any:
-    """Starts the platform of this machine, telling what happens. Gives `Started`."""
+def start(more: Mapping[str, str] | None = None) -> "Started":
+    """Starts the platform of this machine, telling what happens; `more` goes over the environment."""
     from espalier_client.local import platform
     from espalier_client.local.layout import default_layout
 
-    return platform.up(default_layout(), environment=os.environ, report=note)
+    return platform.up(default_layout(), environment={**os.environ, **(more or {})}, report=note)
 
 
 def sign_in_lines(url: str) -> str:

@@ -54,7 +54,9 @@ class Demo:
 
     def _tune(self, prepared: data.DemoData, base: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         stage(3, "tune it on the questions: LoRA, two ranks, DeepSpeed ZeRO-2; stop in the middle, resume")
-        spec = recipe.tuning(prepared.questions["id"], base_run_id=base["id"], device=self._device)
+        spec = recipe.tuning(
+            prepared.questions["id"], base_run_id=base["id"], device=self._device, base_model=self._base_model
+        )
         with self._timed("sft"):
             tuned, resume = trainings.train_with_a_stop(self._api, spec)
         self._show_curve(tuned, resume["stopped_at_step"])
