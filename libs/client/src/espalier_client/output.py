@@ -15,7 +15,6 @@ from rich.table import Table
 
 from espalier_client.errors import ClientError
 
-
 # Into a pipe or a file: as wide as it takes, so that a line of a table stays a line.
 UNFOLDED = 400
 

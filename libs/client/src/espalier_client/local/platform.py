@@ -51,7 +51,7 @@ class Stopped:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessStatus:
-    """One process as it is now. Memory in bytes; `uptime` in seconds."""
+    """One process, with its children, as it is now. `memory` in bytes, shared pages once (PSS); `uptime` in seconds."""
 
     name: str
     running: bool
@@ -107,9 +107,9 @@ def _status_of(layout: Layout, name: str) -> ProcessStatus:
     try:
         process = psutil.Process(record.pid)
         family = [process, *process.children(recursive=True)]
-        memory = sum(member.memory_info().rss for member in family)
-    except psutil.Error:
-        memory = 0
+        memory = sum(member.memory_full_info().pss for member in family)
+    except psutil.Error:  # it ended just now, or belongs to somebody else
+        memory = None
     return ProcessStatus(
         name=name,
         running=True,
