@@ -49,6 +49,10 @@ setup: ## Make .venv and the console's files; a second run costs a second
 	@$(PYTHON) scripts/setup.py
 web: ## Build the console's files anew
 	@$(PYTHON) scripts/setup.py --rebuild-web
+images: setup ## Build the container image of each service (needs Docker)
+	@command -v docker >/dev/null || { echo "Docker was not found; install it to build images." >&2; exit 1; }
+	@set -e; for name in $(SERVICES); do \
+	  docker build -f services/Dockerfile --build-arg SERVICE=$$name -t espalier/$$name $(ARGS) .; done
 clean: ## Stop the platform and remove what was built; data under var/ stays
 	@test ! -x $(BIN)/espalier || $(BIN)/espalier down
-	@rm -rf .venv gateway/web/dist gateway/web/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf .venv bench/results gateway/web/dist gateway/web/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
