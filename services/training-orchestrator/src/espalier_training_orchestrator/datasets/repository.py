@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session, selectinload
 
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
+from espalier_common.visibility import visible
 from espalier_training_orchestrator.datasets.models import Dataset, DatasetFinding, DatasetVersion, VersionState
-from espalier_training_orchestrator.visibility import visible
 
 
 def find_dataset(session: Session, dataset_id: str, principal: Principal, *, lock: bool = False) -> Dataset | None:

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
+from espalier_common.visibility import visible
 from espalier_training_orchestrator.runs.models import Attempt, Checkpoint, Run, RunEvent, RunState
-from espalier_training_orchestrator.visibility import visible
 
 OCCUPYING = tuple(state for state in RunState if state.occupies)
 
