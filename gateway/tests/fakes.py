@@ -63,6 +63,11 @@ class AuthFake(_Recorder):
         super().__init__()
         self.refresh_tokens = {REFRESH}
         self.access_token = "access-1"
+        self.keys: list[dict[str, str]] = []
+
+    def GetJwks(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        return auth_pb2.Jwks(keys=[auth_resources.Jwk(**key) for key in self.keys])
 
     def Login(self, request: Any, context: Any) -> Any:
         self.note(request, context)

@@ -17,7 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
+from espalier_common.testing.rpc import SigningKey
 from espalier_gateway.__main__ import main
+
+from .fakes import RUN_ID, new_fakes, servicers
 
 pytestmark = pytest.mark.slow
 
@@ -153,8 +156,6 @@ def test_metrics_stand_on_a_port_of_their_own(start: Any) -> None:
 
 
 async def test_sigterm_lets_running_requests_end_and_tells_streams_to_come_again(start: Any, rpc_server: Any) -> None:
-    from .fakes import RUN_ID, new_fakes, servicers
-
     fakes = new_fakes()
     fakes["runs"].hold = True
     rpc = await rpc_server(servicers(fakes))
@@ -177,3 +178,24 @@ async def test_sigterm_lets_running_requests_end_and_tells_streams_to_come_again
     assert time.monotonic() - begun < 10
     assert code == 0
     assert rest[-1].endswith("retry: 2000\n\n")
+
+
+async def test_tokens_are_verified_with_the_keys_that_auth_gives(start: Any, rpc_server: Any, tmp_path: Path) -> None:
+    fakes = new_fakes()
+    rpc = await rpc_server(servicers(fakes))
+    fakes["auth"].keys = rpc.key.jwks()
+    port = free_port()
+    services = json.dumps({"auth": rpc.address})
+    process = start(listen=f"127.0.0.1:{port}", services=services, artifacts_url=tmp_path.as_uri())
+    await asyncio.to_thread(wait_until_live, port, process)
+    address = f"http://127.0.0.1:{port}/api/v1/files?filename=a"
+    headers = {"content-type": "application/octet-stream"}
+    async with httpx.AsyncClient(headers=headers, verify=False, trust_env=False) as client:
+        for _ in range(2):
+            token = rpc.token_for(permissions=["training.datasets.create"])
+            answer = await client.post(address, content=b"x", headers={"authorization": f"Bearer {token}"})
+            assert answer.status_code == 201, answer.text
+        forged = SigningKey().token(permissions=["*"])
+        answer = await client.post(address, content=b"x", headers={"authorization": f"Bearer {forged}"})
+        assert answer.status_code == 401
+    assert len(fakes["auth"].requests) == 1
