@@ -117,6 +117,29 @@ async def test_a_check_that_a_crash_cut_off_is_done_by_the_next_process(orchestr
     assert found.state == pb.DATASET_VERSION_STATE_READY
 
 
+async def test_rows_that_our_check_chokes_on_do_not_keep_others_waiting(
+    orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choke(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a defect of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("espalier_training_orchestrator.datasets.inspection.Inspector.inspect", choke)
+        version = await orchestrator.dataset_version(file_of(orchestrator.upload(GOOD)))
+        assert version.state == pb.DATASET_VERSION_STATE_VALIDATING
+    good = await orchestrator.dataset_version(file_of(orchestrator.upload(GOOD)))
+    assert good.state == pb.DATASET_VERSION_STATE_READY
+    request = rpc.GetDatasetVersionRequest(version_id=version.id)
+    assert (await orchestrator.datasets().GetDatasetVersion(request)).state == pb.DATASET_VERSION_STATE_READY
+    with monkeypatch.context() as patch:
+        patch.setattr("espalier_training_orchestrator.datasets.inspection.Inspector.inspect", choke)
+        bad = await orchestrator.dataset_version(file_of(orchestrator.upload(GOOD)))
+        for _ in range(2):
+            await orchestrator.check_datasets()
+    request = rpc.GetDatasetVersionRequest(version_id=bad.id)
+    assert (await orchestrator.datasets().GetDatasetVersion(request)).state == pb.DATASET_VERSION_STATE_REJECTED
+
+
 async def test_a_foreign_dataset_is_answered_like_one_that_never_was(orchestrator: Any, people: Any) -> None:
     version = await orchestrator.dataset_version(file_of(orchestrator.upload(GOOD)))
     bob = orchestrator.datasets(people[1])

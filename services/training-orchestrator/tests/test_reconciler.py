@@ -181,6 +181,77 @@ async def test_an_orchestrator_killed_between_intent_and_launch_launches_once_wi
     assert await register(third, run) == 1
 
 
+async def test_an_orchestrator_killed_right_after_the_launch_launches_no_second_time(
+    orchestrator: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await orchestrator.queued_run()
+    await orchestrator.tick()
+    submit = orchestrator.launcher.submit
+
+    def submit_and_die(spec: Any) -> None:
+        submit(spec)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(orchestrator.launcher, "submit", submit_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            orchestrator.assembly.reconciler.tick()
+    again = await start()
+    await again.tick(2)
+    assert orchestrator.launcher.started == [name_of(run)]
+    assert await register(again, run) == 1
+
+
+async def test_an_orchestrator_killed_while_it_gathers_gathers_again_and_doubles_nothing(
+    orchestrator: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = await training(orchestrator)
+    directory = Path(orchestrator.spec_of(run.id).directory)
+    line = {"step": 1, "time": 1e9, "epoch": 0.1, "values": {"train/loss": 3.0}}
+    (directory / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    orchestrator.launcher.logs[name_of(run), 0] = b"one\ntwo\n"
+    orchestrator.launcher.die(name_of(run))
+    with monkeypatch.context() as patch:
+        patch.setattr(orchestrator.assembly.reconciler, "_settle", _die)
+        with pytest.raises(KeyboardInterrupt):
+            orchestrator.assembly.reconciler.tick()
+    assert (await orchestrator.run_now(run.id)).state == run_pb2.RUN_STATE_RUNNING
+    again = await start()
+    await again.tick(2)
+    assert (await again.run_now(run.id)).state == run_pb2.RUN_STATE_FAILED
+    assert len((await again.runs().ListMetrics(rpc.ListMetricsRequest(run_id=run.id))).points) == 1
+    assert (await again.runs().ReadLogs(rpc.ReadLogsRequest(run_id=run.id))).text == "one\ntwo\n"
+    assert len(await attempts_of(again, run)) == 1
+
+
+async def test_bytes_that_no_database_can_hold_do_not_keep_a_run_from_its_end(orchestrator: Any) -> None:
+    run, _ = await training(orchestrator)
+    directory = Path(orchestrator.spec_of(run.id).directory)
+    line = {"step": 1, "time": 1e9, "values": {"odd\x00\ud800": 1.0}}
+    (directory / "metrics.jsonl").write_text(json.dumps(line) + "\n" + "no JSON\n" + '{"step": 1e400}\n')
+    orchestrator.launcher.logs[name_of(run), 0] = b"\x00\xff\n"
+    orchestrator.launcher.seen[name_of(run)] = Observation(
+        phase=Phase.FAILED, reason="CRASHED", message="It said \x00 and \ud800.", log_tail=("tail \x00", "\ud800")
+    )
+    await orchestrator.tick()
+    ended = await orchestrator.run_now(run.id)
+    assert (ended.state, ended.reason) == (run_pb2.RUN_STATE_FAILED, "CRASHED")
+    points = (await orchestrator.runs().ListMetrics(rpc.ListMetricsRequest(run_id=run.id))).points
+    assert len(points) == 1
+
+
+async def test_an_attempt_that_vanished_is_lost_and_keeps_no_other_from_going_on(orchestrator: Any) -> None:
+    first, _ = await training(orchestrator)
+    second, _ = await training(orchestrator)
+    orchestrator.launcher.seen[name_of(first)] = None  # never submitted, says the launcher, though it has registered
+    orchestrator.launcher.specs[name_of(first)] = None
+    orchestrator.launcher.die(name_of(second))
+    await orchestrator.tick()
+    lost = await orchestrator.run_now(first.id)
+    assert (lost.state, lost.reason) == (run_pb2.RUN_STATE_FAILED, "ATTEMPT_LOST")
+    assert (await orchestrator.run_now(second.id)).state == run_pb2.RUN_STATE_FAILED
+
+
 async def test_a_run_that_trained_through_the_death_of_the_orchestrator_is_adopted(
     orchestrator: Any, start: Any
 ) -> None:
@@ -296,3 +367,7 @@ async def test_silence_of_a_living_attempt_is_only_told(start: Any) -> None:
     assert "has not reported" in silent.message
     await beat(orchestrator, run, fence)
     assert (await orchestrator.run_now(run.id)).message == "Training."
+
+
+def _die(*_: Any) -> None:
+    raise KeyboardInterrupt

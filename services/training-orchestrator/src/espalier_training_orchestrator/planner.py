@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from espalier_training_orchestrator.runs.facts import Facts
 from espalier_training_orchestrator.runs.spec import (
     DEFAULT_CUTOFF_LEN,
@@ -113,6 +111,8 @@ def plan_server(
 
 def run_yaml(spec: RunSpec, facts: Facts, attempt: AttemptFacts, *, trainer: TrainerSettings) -> str:
     """All that the ranks get from us. The first line is the command that runs it."""
+    import yaml
+
     command = f"# ESPALIER_RUN_DIR={attempt.directory} {trainer.python} -m espalier_trainer.runner\n"
     content = {
         "run_id": attempt.run_id,

@@ -4,7 +4,6 @@ import os
 import re
 from pathlib import Path
 
-from espalier_data.templates import template_names
 from espalier_training_orchestrator.runs.facts import PlatformFacts
 from espalier_training_orchestrator.settings import TrainingOrchestratorSettings
 
@@ -18,7 +17,6 @@ def platform_facts(settings: TrainingOrchestratorSettings) -> PlatformFacts:
         ranks=settings.capacity_ranks or max(2, cores),
         gpus=_count_gpus() if settings.gpus < 0 else settings.gpus,
         cores=cores,
-        templates=template_names(),
         model_roots=tuple(root.resolve() for root in settings.model_roots),
     )
 

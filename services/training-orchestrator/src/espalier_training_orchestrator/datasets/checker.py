@@ -4,27 +4,16 @@ Level-triggered: whatever is VALIDATING is work to do, so a check that a crash c
 Two replicas never check the same version at once.
 """
 
-import json
-import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from sqlalchemy.exc import SQLAlchemyError
+from typing import TYPE_CHECKING
 
 from espalier_common.artifacts import ArtifactStore
 from espalier_common.db import Database
 from espalier_common.errors import EspalierError, NotFound
 from espalier_common.telemetry import get_logger
 from espalier_common.uploads import UploadStore
-from espalier_data.errors import DataError
-from espalier_data.examples import Conversation
-from espalier_data.findings import Finding, Severity
-from espalier_data.formats import Format
-from espalier_data.report import Limits, check_file
-from espalier_data.rows import is_plain_text, read_rows
-from espalier_data.templates import chat_template, template_names
 from espalier_training_orchestrator.datasets import repository
 from espalier_training_orchestrator.datasets.models import DatasetFile, DatasetFinding, DatasetVersion
 from espalier_training_orchestrator.datasets.service import CHECKER
@@ -32,28 +21,13 @@ from espalier_training_orchestrator.locks import single_flight
 from espalier_training_orchestrator.notifier import Notifier
 from espalier_training_orchestrator.rounds import IDLE_SECONDS, go_round
 
+if TYPE_CHECKING:
+    from espalier_training_orchestrator.datasets.inspection import CheckedFile
+
 RETRY_SECONDS = 2.0
+TRIES = 3
 
 _log = get_logger(__name__)
-
-
-@dataclass(kw_only=True)
-class CheckedFile:
-    """What the check of one file found, and where its rows for training are."""
-
-    row_format: Format | None = None
-    uri: str = ""
-    sha256: str = ""
-    size_bytes: int = 0
-    rows: int = 0
-    accepted_rows: int = 0
-    rejected_rows: int = 0
-    warned_rows: int = 0
-    training_uri: str = ""
-    training_format: str = ""
-    findings: list[Finding] = field(default_factory=list)
-    problem: str = ""
-    """Why the whole file cannot be used, in a sentence."""
 
 
 class DatasetChecker:
@@ -65,7 +39,8 @@ class DatasetChecker:
         self._database = database
         self._artifacts = artifacts
         self._uploads = uploads
-        self._limits = Limits(max_findings=findings_per_file)
+        self._findings_per_file = findings_per_file
+        self._failures: Counter[str] = Counter()
 
     async def run(self, notifier: Notifier) -> None:
         """Checks for ever."""
@@ -86,64 +61,43 @@ class DatasetChecker:
                 version = repository.load_unchecked_version(session, version_id)
             if version is None:
                 return False
-            try:
-                checked = [self._check_file(file, version.format) for file in version.files]
-            except (SQLAlchemyError, OSError, EspalierError):
-                # The disk is full, the store is away: not the dataset's fault, so it is tried again.
-                _log.exception("dataset version could not be checked, trying again", version_id=version_id)
-                return False
-            self._settle(version_id, checked)
-            return True
+            checked = self._check_files(version)
+            if checked is not None:
+                self._settle(version_id, checked)
+            return checked is not None
 
-    def _check_file(self, file: DatasetFile, asked_format: str) -> CheckedFile:
-        checked = CheckedFile()
-        if not self._take_over(file, checked):
-            return checked
-        with tempfile.TemporaryDirectory(prefix="espalier-check-") as scratch:
-            # The suffix says whether the rows of a text file are JSON lines or paragraphs.
-            path = Path(scratch) / ("rows.txt" if file.filename.lower().endswith(".txt") else "rows.jsonl")
-            path.symlink_to(self._artifacts.local_path(checked.uri))
-            try:
-                self._read(path, Format(asked_format) if asked_format else None, checked)
-            except DataError as error:
-                checked.problem = str(error).replace(path.name, file.filename)
-                return checked
-            self._prepare(path, checked)
-        return checked
+    def _check_files(self, version: DatasetVersion) -> "list[CheckedFile] | None":
+        """None when it is to be tried again."""
+        try:
+            return [self._check_file(file, version.format) for file in version.files]
+        except (OSError, EspalierError):
+            # The disk is full, the store is away: not the dataset's fault.
+            _log.exception("dataset version could not be checked, trying again", version_id=version.id)
+            return None
+        except Exception:
+            # A defect of ours, brought out by these rows: it must not keep other versions waiting for ever.
+            self._failures[version.id] += 1
+            _log.exception("the check of a dataset version failed", version_id=version.id)
+            return self._give_up(version) if self._failures[version.id] >= TRIES else None
 
-    def _take_over(self, file: DatasetFile, checked: CheckedFile) -> bool:
+    def _give_up(self, version: DatasetVersion) -> "list[CheckedFile]":
+        from espalier_training_orchestrator.datasets.inspection import CheckedFile
+
+        del self._failures[version.id]
+        problem = "The rows could not be checked; an administrator finds the cause in the log of the service."
+        return [CheckedFile(problem=problem), *(CheckedFile() for _ in version.files[1:])]
+
+    def _check_file(self, file: DatasetFile, asked_format: str) -> "CheckedFile":
+        from espalier_training_orchestrator.datasets.inspection import CheckedFile, Inspector
+
         try:
             blob = self._artifacts.put_stream(self._uploads.chunks(file.upload_id))
         except NotFound:
-            checked.problem = f"{file.filename}: its upload is gone; upload it again."
-            return False
-        checked.uri, checked.sha256, checked.size_bytes = blob.uri, blob.sha256, blob.size
-        return True
+            return CheckedFile(problem=f"{file.filename}: its upload is gone; upload it again.")
+        inspector = Inspector(self._artifacts, findings_per_file=self._findings_per_file)
+        return inspector.inspect(blob, filename=file.filename, asked_format=asked_format)
 
-    def _read(self, path: Path, row_format: Format | None, checked: CheckedFile) -> None:
-        warned: set[int] = set()
-
-        def count(finding: Finding) -> None:
-            if finding.severity is Severity.WARNING:
-                warned.add(finding.line)
-
-        report = check_file(path, row_format, limits=self._limits, control_tokens=_control_tokens(), sink=count)
-        checked.row_format = report.row_format
-        checked.rows, checked.accepted_rows, checked.rejected_rows = report.read, report.accepted, report.rejected
-        checked.warned_rows, checked.findings = len(warned), report.findings
-
-    def _prepare(self, path: Path, checked: CheckedFile) -> None:
-        """Rows for training: the file itself where a run can read all of it, else the accepted rows alone."""
-        if checked.row_format is None:
-            return
-        if not checked.rejected_rows and not is_plain_text(path):
-            checked.training_uri, checked.training_format = checked.uri, checked.row_format.value
-            return
-        blob = self._artifacts.put_stream(_accepted_rows(path, checked.row_format))
-        checked.training_uri = blob.uri
-        checked.training_format = (Format.OPENAI if checked.row_format.has_answers else Format.TEXT).value
-
-    def _settle(self, version_id: str, checked: list[CheckedFile]) -> None:
+    def _settle(self, version_id: str, checked: "list[CheckedFile]") -> None:
         with self._database.transaction() as session:
             version = repository.load_unchecked_version(session, version_id, lock=True)
             if version is None:
@@ -160,7 +114,7 @@ class DatasetChecker:
                 self._uploads.delete(upload_id)
 
 
-def _decide(version: DatasetVersion, checked: list[CheckedFile]) -> None:
+def _decide(version: DatasetVersion, checked: "list[CheckedFile]") -> None:
     problems = [result.problem for result in checked if result.problem]
     formats = sorted({result.row_format.value for result in checked if result.row_format})
     if not problems and len(formats) > 1:
@@ -185,7 +139,7 @@ def _rows(count: int) -> str:
     return f"{count} row" if count == 1 else f"{count} rows"
 
 
-def _take_results(file: DatasetFile, result: CheckedFile) -> None:
+def _take_results(file: DatasetFile, result: "CheckedFile") -> None:
     file.uri, file.training_uri, file.training_format = result.uri, result.training_uri, result.training_format
     if result.uri:
         file.sha256, file.size_bytes = result.sha256, result.size_bytes
@@ -193,7 +147,7 @@ def _take_results(file: DatasetFile, result: CheckedFile) -> None:
     file.rejected_rows, file.warned_rows = result.rejected_rows, result.warned_rows
 
 
-def _findings(version: DatasetVersion, checked: list[CheckedFile]) -> Iterator[DatasetFinding]:
+def _findings(version: DatasetVersion, checked: "list[CheckedFile]") -> Iterator[DatasetFinding]:
     for file, result in zip(version.files, checked, strict=True):
         for finding in result.findings:
             yield DatasetFinding(
@@ -207,19 +161,3 @@ def _findings(version: DatasetVersion, checked: list[CheckedFile]) -> Iterator[D
                 found=finding.found,
                 message=f"{file.name}, {finding}",
             )
-
-
-def _accepted_rows(path: Path, row_format: Format) -> Iterator[bytes]:
-    for row in read_rows(path, row_format):
-        if row.example is None:
-            continue
-        content: dict[str, object] = (
-            {"messages": row.example.as_dicts()}
-            if isinstance(row.example, Conversation)
-            else {"text": row.example.text}
-        )
-        yield json.dumps(content, ensure_ascii=False).encode() + b"\n"
-
-
-def _control_tokens() -> set[str]:
-    return {token for name in template_names() for token in chat_template(name).special_tokens}

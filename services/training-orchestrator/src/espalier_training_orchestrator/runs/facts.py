@@ -45,7 +45,8 @@ class PlatformFacts:
     ranks: int
     gpus: int
     cores: int
-    templates: Sequence[str]
+    templates: Sequence[str] = ()
+    """Names of the chat templates."""
     model_roots: Sequence[Path] = ()
     several_nodes: bool = False
     """The launcher can spread one run over several machines."""
