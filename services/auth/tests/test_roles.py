@@ -35,7 +35,9 @@ def test_a_tester_chats_and_evaluates_and_does_not_train(roles: Roles) -> None:
     rights = roles.rights(["tester"])
 
     assert rights.scope == "own"
-    assert {"chat.messages.create", "eval.evaluations.create", "models.deployments.use"} <= rights.permissions
+    assert {"chat.messages.create", "eval.evaluations.create"} <= rights.permissions
+    assert {f"models.deployments.{verb}" for verb in ("get", "list", "use")} <= rights.permissions
+    assert {"models.models.get", "models.models.list", "models.versions.get"} <= rights.permissions
     assert not {"training.runs.create", "prompt.prompts.create", "models.deployments.create"} & rights.permissions
 
 

@@ -57,25 +57,39 @@ async def test_the_registry_is_asked_with_the_callers_own_token(chat: Any, regis
     assert registry.tokens == [token]
 
 
-async def test_others_neither_see_nor_write_into_a_session(chat: Any) -> None:
-    session_id = await chat.session()
-    answer = await chat.ask(session_id)
-    names, eve = {"session_id": session_id, "message_id": answer.id}, chat.stub("eve")
-    for call in (
-        eve.GetSession(pb.GetSessionRequest(session_id=session_id)),
-        eve.ListMessages(pb.ListMessagesRequest(session_id=session_id)),
-        eve.StopMessage(pb.StopMessageRequest(**names)),
-        eve.SendMessage(pb.SendMessageRequest(session_id=session_id, text="x")).read(),
-        eve.StreamMessage(pb.StreamMessageRequest(**names)).read(),
-    ):
+def calls(stub: Any, names: dict[str, str]) -> list[Any]:
+    """Every RPC on a session or an answer in it."""
+    session = {"session_id": names["session_id"]}
+    return [
+        stub.GetSession(pb.GetSessionRequest(**session)),
+        stub.ListMessages(pb.ListMessagesRequest(**session)),
+        stub.StopMessage(pb.StopMessageRequest(**names)),
+        stub.SendMessage(pb.SendMessageRequest(**session, text="x")).read(),
+        stub.StreamMessage(pb.StreamMessageRequest(**names)).read(),
+    ]
+
+
+async def refusals(stub: Any, names: dict[str, str]) -> list[tuple[Any, str | None, str, dict[str, str]]]:
+    """How the calls are refused, all of it."""
+    told = []
+    for call in calls(stub, names):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    admin = chat.stub("root", "all")
-    assert (await admin.GetSession(pb.GetSessionRequest(session_id=session_id))).id == session_id
-    assert not (await admin.ListSessions(pb.ListSessionsRequest())).sessions
-    with pytest.raises(grpc.aio.AioRpcError):
-        await admin.SendMessage(pb.SendMessageRequest(session_id=session_id, text="x")).read()
+        error = from_rpc_error(caught.value)
+        told.append((caught.value.code(), caught.value.details(), error.reason, error.metadata))
+    return told
+
+
+@pytest.mark.parametrize("scope", ["own", "all"])
+async def test_a_session_of_somebody_else_is_not_there_whatever_the_scope(chat: Any, scope: str) -> None:
+    session_id = await chat.session()
+    answer = await chat.ask(session_id)
+    stranger, unknown = chat.stub("eve", scope), new_id()
+    foreign = await refusals(stranger, {"session_id": session_id, "message_id": answer.id})
+    assert {code for code, *_ in foreign} == {grpc.StatusCode.NOT_FOUND}
+    absent = await refusals(stranger, {"session_id": unknown, "message_id": answer.id})
+    assert repr(foreign) == repr(absent).replace(unknown, session_id)
+    assert not (await stranger.ListSessions(pb.ListSessionsRequest())).sessions
     assert len(await chat.messages(session_id)) == 2
 
 

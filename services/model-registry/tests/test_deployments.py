@@ -16,15 +16,16 @@ from espalier.training_orchestrator.v1 import workload_pb2
 from espalier_common.bus import Event
 from espalier_common.db import Database, new_id, utc_now
 from espalier_common.errors import FailedPrecondition, Unavailable
+from espalier_common.identity import Principal
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.tables import outbox
 from espalier_model_registry.events import WORKLOAD_STATE_CHANGED, on_workload_changed
 from espalier_model_registry.models import Deployment, DeploymentState, ModelVersion, TrainedModel
 from espalier_model_registry.reconciler import Reconciler
 from espalier_model_registry.servers import ServerState
-from espalier_model_registry.service import Registry, Viewer
+from espalier_model_registry.service import Registry
 
-ADA = Viewer(subject="ada", sees_all=False)
+ADA = Principal("ada", "Ada", "user", (), frozenset({"models.*"}), "own")
 Steps = Callable[..., Deployment]
 
 
@@ -313,9 +314,41 @@ async def test_an_endpoint_is_told_while_it_answers_and_refused_with_a_sentence_
     endpoint = await deployments.ResolveEndpoint(request)
     assert (endpoint.base_url, endpoint.model) == ("http://127.0.0.1:9000/v1", "tuned-1")
     assert endpoint.model_version_id == version.id
+
+
+async def test_what_one_deployed_everybody_with_the_permission_uses(
+    api: Any, version: ModelVersion, servers: Any, reconciler: Reconciler
+) -> None:
+    created = await stub(api).CreateDeployment(wanted(version))
+    servers.put(f"deployment-{created.id}", ServerState.READY)
+    reconciler.reconcile()
+    eve, named = stub(api, "eve"), {"deployment_id": created.id}
+    assert (await eve.GetDeployment(service_pb2.GetDeploymentRequest(**named))).owner_id == "ada"
+    assert [each.id for each in (await eve.ListDeployments(service_pb2.ListDeploymentsRequest())).deployments] == [
+        created.id
+    ]
+    assert (await eve.ResolveEndpoint(service_pb2.ResolveEndpointRequest(**named))).model == "tuned-1"
+
+
+async def test_only_its_owner_or_who_reaches_everything_stops_a_deployment(api: Any, version: ModelVersion) -> None:
+    created = await stub(api).CreateDeployment(wanted(version))
+    request = service_pb2.StopDeploymentRequest(deployment_id=created.id)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub(api, "eve").ResolveEndpoint(request)
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        await stub(api, "eve").StopDeployment(request)
+    error = from_rpc_error(caught.value)
+    assert (error.code, error.reason) == ("PERMISSION_DENIED", "DEPLOYMENT_OF_ANOTHER")
+    assert error.message == "The deployment 'tuned-1' is not yours; ask its owner or an administrator to stop it."
+    found = await stub(api).GetDeployment(service_pb2.GetDeploymentRequest(deployment_id=created.id))
+    assert found.state == pb.DEPLOYMENT_STATE_PENDING
+    stopped = await stub(api, "root", "all").StopDeployment(request)
+    assert stopped.state == pb.DEPLOYMENT_STATE_STOPPING
+
+
+async def test_a_version_that_one_does_not_see_is_not_deployed(api: Any, version: ModelVersion) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub(api, "eve").CreateDeployment(wanted(version))
+    assert from_rpc_error(caught.value).reason == "MODEL_VERSION_NOT_FOUND"
+    assert (await stub(api, "root", "all").CreateDeployment(wanted(version))).owner_id == "root"
 
 
 async def test_a_name_is_free_again_once_its_deployment_is_stopped(api: Any, version: ModelVersion) -> None:

@@ -240,8 +240,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * One session
-         * @description One session.
+         * One session of the signed-in user
+         * @description One session of the signed-in user.
          */
         get: operations["ChatService_GetSession"];
         put?: never;
@@ -456,14 +456,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The deployments, newest first
-         * @description The deployments, newest first.
+         * The deployments, newest first: those of everybody
+         * @description The deployments, newest first: those of everybody.
          */
         get: operations["DeploymentService_ListDeployments"];
         put?: never;
         /**
-         * Deploys a model version
-         * @description Deploys a model version. Answers at once; the deployment is READY when it answers.
+         * Deploys a model version; it must be one that the caller sees
+         * @description Deploys a model version; it must be one that the caller sees. Answers at once; the deployment is READY when it answers.
          */
         post: operations["DeploymentService_CreateDeployment"];
         delete?: never;
@@ -481,7 +481,7 @@ export interface paths {
         };
         /**
          * One deployment
-         * @description One deployment.
+         * @description One deployment. Whoever has the permission sees it, whoever made it.
          */
         get: operations["DeploymentService_GetDeployment"];
         put?: never;
@@ -503,7 +503,7 @@ export interface paths {
         put?: never;
         /**
          * Undeploys
-         * @description Undeploys. Answers at once; the deployment is STOPPED when its server is gone.
+         * @description Undeploys. Only for the owner or scope `all`. Answers at once; the deployment is STOPPED when its server is gone.
          */
         post: operations["DeploymentService_StopDeployment"];
         delete?: never;

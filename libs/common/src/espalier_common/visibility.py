@@ -11,3 +11,13 @@ from espalier_common.identity import Principal
 def visible(owner_id: InstrumentedAttribute[str], principal: Principal) -> ColumnElement[Any]:
     """The condition of every select on behalf of a caller; `owner_id` is the column that names the owner."""
     return true() if principal.scope == "all" else owner_id == principal.subject
+
+
+def private(owner_id: InstrumentedAttribute[str], principal: Principal) -> ColumnElement[Any]:
+    """The condition where data is its owner's alone, whatever the scope of the caller."""
+    return owner_id == principal.subject
+
+
+def reaches(owner_id: str, principal: Principal) -> bool:
+    """Whether a thing that everybody sees is the caller's to change: its own, or with scope `all` any."""
+    return principal.scope == "all" or owner_id == principal.subject

@@ -6,6 +6,7 @@
     viewer    reads                                               everybody's data
 
 An RPC that is added to the contract is in the right roles at once. Nobody but an admin manages users.
+Conversations are their owner's alone, whatever a role reaches; deployments are everybody's to use.
 """
 
 from collections.abc import Iterable
@@ -70,7 +71,7 @@ class Roles:
                 Role(ADMIN, "Does everything, and manages users.", ("*",), "all"),
                 Role("trainer", "Trains, registers, deploys and tests models.", those(_TRAINS), "own"),
                 Role("tester", "Chats with models and evaluates their answers.", those(_TESTS), "own"),
-                Role("viewer", "Sees everything, changes nothing.", those(_READS), "all"),
+                Role("viewer", "Sees everything but others' conversations, changes nothing.", those(_READS), "all"),
             )
         }
 

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from espalier_chat.answer import MAX_PIECE_CHARACTERS, Answer, Delta, Reader, StopCause
 from espalier_chat.errors import ChatStopping, UpstreamError
 from espalier_chat.models import Message, MessageState, Outcome
-from espalier_chat.service import Conversations, Endpoint, Request, Turn, Viewer
+from espalier_chat.service import Conversations, Endpoint, Request, Turn
 from espalier_chat.settings import ChatSettings
 from espalier_chat.upstream import Piece
 from espalier_common.db import Database
+from espalier_common.identity import Principal
 from espalier_common.telemetry import get_logger
 
 SAVE_SECONDS = 1.0
@@ -52,9 +53,9 @@ class Answers:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
 
-    async def begin(self, viewer: Viewer, request: Request, endpoint: Endpoint) -> Reader:
+    async def begin(self, principal: Principal, request: Request, endpoint: Endpoint) -> Reader:
         """Stores the message and begins the answer; gives its first reader. Goes on when the caller is cancelled."""
-        beginning = self._spawn(self._begin(viewer, request, endpoint))
+        beginning = self._spawn(self._begin(principal, request, endpoint))
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
@@ -65,10 +66,12 @@ class Answers:
         """The answer, while this process generates it."""
         return self._live.get(message_id)
 
-    async def follow(self, viewer: Viewer, *, session_id: str, message_id: str, offset: int) -> AsyncIterator[Delta]:
+    async def follow(
+        self, principal: Principal, *, session_id: str, message_id: str, offset: int
+    ) -> AsyncIterator[Delta]:
         """An answer of another process, or one that has ended: read from the database until it is complete."""
         while True:
-            message = await asyncio.to_thread(self._load, viewer, session_id, message_id)
+            message = await asyncio.to_thread(self._load, principal, session_id, message_id)
             while text := message.text[offset : offset + MAX_PIECE_CHARACTERS]:
                 offset += len(text)
                 yield Delta(offset=offset, text=text)
@@ -77,9 +80,9 @@ class Answers:
                 return
             await asyncio.sleep(SAVE_SECONDS)
 
-    async def stop(self, viewer: Viewer, *, session_id: str, message_id: str) -> Message:
+    async def stop(self, principal: Principal, *, session_id: str, message_id: str) -> Message:
         """Stops an answer, wherever it is generated; gives it as it is kept."""
-        message = await asyncio.to_thread(self._ask_to_stop, viewer, session_id, message_id)
+        message = await asyncio.to_thread(self._ask_to_stop, principal, session_id, message_id)
         end = asyncio.get_running_loop().time() + STOP_PATIENCE
         if (answer := self.find(message_id)) is not None:
             answer.stop(StopCause.ASKED)
@@ -90,7 +93,7 @@ class Answers:
                 return message
         while message.state is MessageState.STREAMING and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.2)
-            message = await asyncio.to_thread(self._load, viewer, session_id, message_id)
+            message = await asyncio.to_thread(self._load, principal, session_id, message_id)
         return message
 
     async def run(self) -> None:
@@ -127,12 +130,12 @@ class Answers:
     def _is_draining(self) -> bool:
         return self._draining
 
-    async def _begin(self, viewer: Viewer, request: Request, endpoint: Endpoint) -> Reader:
+    async def _begin(self, principal: Principal, request: Request, endpoint: Endpoint) -> Reader:
         if self._is_draining():
             raise ChatStopping(
                 "The chat service is being restarted; send the message again in a moment.", retry_after=2
             )
-        turn = await asyncio.to_thread(self._store_turn, viewer, request)
+        turn = await asyncio.to_thread(self._store_turn, principal, request)
         settings = self._settings
         answer = Answer(turn.answer.id, linger=settings.chat_linger_seconds, max_bytes=settings.chat_max_answer_bytes)
         self._live[answer.message_id] = answer
@@ -197,9 +200,9 @@ class Answers:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _store_turn(self, viewer: Viewer, request: Request) -> Turn:
+    def _store_turn(self, principal: Principal, request: Request) -> Turn:
         with self._database.transaction() as session:
-            return self._conversations.begin_answer(session, viewer, request)
+            return self._conversations.begin_answer(session, principal, request)
 
     def _save_progress(self, alive: Sequence[str], texts: Mapping[str, str]) -> Sequence[str]:
         with self._database.transaction() as session:
@@ -209,13 +212,13 @@ class Answers:
         with self._database.transaction() as session:
             return self._conversations.end_answer(session, message_id, outcome)
 
-    def _load(self, viewer: Viewer, session_id: str, message_id: str) -> Message:
+    def _load(self, principal: Principal, session_id: str, message_id: str) -> Message:
         with self._database.transaction() as session:
-            return self._conversations.get_message(session, viewer, session_id=session_id, message_id=message_id)
+            return self._conversations.get_message(session, principal, session_id=session_id, message_id=message_id)
 
-    def _ask_to_stop(self, viewer: Viewer, session_id: str, message_id: str) -> Message:
+    def _ask_to_stop(self, principal: Principal, session_id: str, message_id: str) -> Message:
         with self._database.transaction() as session:
-            return self._conversations.ask_to_stop(session, viewer, session_id=session_id, message_id=message_id)
+            return self._conversations.ask_to_stop(session, principal, session_id=session_id, message_id=message_id)
 
 
 def _outcome(answer: Answer, relay: "asyncio.Task[None]") -> Outcome:

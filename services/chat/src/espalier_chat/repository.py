@@ -1,4 +1,4 @@
-"""Every select on sessions and messages. `owner` narrows to what one user owns; None sees all."""
+"""Every select on sessions and messages. What a caller asks for is narrowed to its own, whatever its scope."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -8,22 +8,27 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from espalier_chat.models import ChatSession, Message, MessageState
+from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
+from espalier_common.visibility import private
 
 MAX_PAGE_BYTES = 8 << 20  # with one overlong message more, a page stays below gRPC's 16 MiB
 
 
-def find_session(session: Session, session_id: str, *, owner: str | None, lock: bool = False) -> ChatSession | None:
-    """The session; locked against other writers until the transaction ends when asked."""
-    statement = select(ChatSession).where(ChatSession.id == session_id)
-    if owner is not None:
-        statement = statement.where(ChatSession.owner_id == owner)
+def find_session(session: Session, session_id: str, principal: Principal, *, lock: bool = False) -> ChatSession | None:
+    """The caller's session; locked against other writers until the transaction ends when asked."""
+    statement = select(ChatSession).where(ChatSession.id == session_id, private(ChatSession.owner_id, principal))
     return session.scalars(statement.with_for_update() if lock else statement).one_or_none()
 
 
-def list_sessions(session: Session, *, owner: str, page: PageRequest) -> Page[ChatSession]:
-    """The owner's sessions, newest first."""
-    statement = select(ChatSession).where(ChatSession.owner_id == owner)
+def session_of(session: Session, message: Message) -> ChatSession:
+    """The session that a message belongs to, whoever owns it."""
+    return session.get_one(ChatSession, message.session_id)
+
+
+def list_sessions(session: Session, principal: Principal, *, page: PageRequest) -> Page[ChatSession]:
+    """The caller's sessions, newest first."""
+    statement = select(ChatSession).where(private(ChatSession.owner_id, principal))
     return paginate(session, statement, order=(ChatSession.created_at.desc(), ChatSession.id.desc()), page=page)
 
 

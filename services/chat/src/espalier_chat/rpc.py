@@ -11,18 +11,12 @@ from espalier_chat.answer import Delta, Reader
 from espalier_chat.answers import Answers
 from espalier_chat.errors import TurnRepeated
 from espalier_chat.models import ChatSession, Message
-from espalier_chat.service import Conversations, Deployments, Request, Viewer
+from espalier_chat.service import Conversations, Deployments, Request
 from espalier_chat.wire import message_to_proto, parameters_of, session_to_proto
 from espalier_common.db import Database
 from espalier_common.errors import FailedPrecondition
-from espalier_common.identity import current_principal
+from espalier_common.identity import Principal, current_principal
 from espalier_common.pagination import Paginator
-
-
-def viewer() -> Viewer:
-    """The caller of the RPC being served."""
-    principal = current_principal()
-    return Viewer(subject=principal.subject, sees_all=principal.scope == "all")
 
 
 class ChatRpc(service_pb2_grpc.ChatServiceServicer):
@@ -48,37 +42,37 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
         # One that does not answer yet is there all the same; what is the matter is told when a message is sent.
         with suppress(FailedPrecondition):
             await self._deployments.resolve(wanted.deployment_id)
-        return session_to_proto(await asyncio.to_thread(self._open_session, wanted, viewer()))
+        return session_to_proto(await asyncio.to_thread(self._open_session, wanted, current_principal()))
 
     def GetSession(self, request: pb.GetSessionRequest, context: object) -> pb.Session:
         with self._database.transaction() as session:
-            return session_to_proto(self._conversations.get_session(session, viewer(), request.session_id))
+            return session_to_proto(self._conversations.get_session(session, current_principal(), request.session_id))
 
     def ListSessions(self, request: pb.ListSessionsRequest, context: object) -> pb.ListSessionsResponse:
         page = self._paginator.read(request)
         with self._database.transaction() as session:
-            found = self._conversations.list_sessions(session, viewer(), page=page)
+            found = self._conversations.list_sessions(session, current_principal(), page=page)
         sessions = [session_to_proto(item) for item in found.items]
         return pb.ListSessionsResponse(sessions=sessions, next_page_token=found.next_page_token)
 
     def ListMessages(self, request: pb.ListMessagesRequest, context: object) -> pb.ListMessagesResponse:
         page = self._paginator.read(request)
         with self._database.transaction() as session:
-            found = self._conversations.list_messages(session, viewer(), request.session_id, page=page)
+            found = self._conversations.list_messages(session, current_principal(), request.session_id, page=page)
         messages = [message_to_proto(item) for item in found.items]
         return pb.ListMessagesResponse(messages=messages, next_page_token=found.next_page_token)
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Any) -> AsyncIterator[pb.MessageDelta]:
-        asking = viewer()
+        principal = current_principal()
         sent = Request(session_id=request.session_id, text=request.text, request_id=request.request_id)
         try:
-            session = await asyncio.to_thread(self._session_to_answer_in, sent, asking)
+            session = await asyncio.to_thread(self._session_to_answer_in, sent, principal)
             # Asked before anything is stored: a deployment that does not answer leaves no message behind.
             endpoint = await self._deployments.resolve(session.deployment_id)
-            reader = await self._answers.begin(asking, sent, endpoint)
+            reader = await self._answers.begin(principal, sent, endpoint)
         except TurnRepeated as repeated:
             names = {"session_id": request.session_id, "message_id": repeated.message_id}
-            deltas = self._read(asking, offset=0, context=context, **names)
+            deltas = self._read(principal, offset=0, context=context, **names)
             message_id = repeated.message_id
         else:
             deltas, message_id = _read_as(reader, offset=0, context=context), reader.message_id
@@ -88,45 +82,47 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
 
     async def StreamMessage(self, request: pb.StreamMessageRequest, context: Any) -> AsyncIterator[pb.MessageDelta]:
         names = {"session_id": request.session_id, "message_id": request.message_id}
-        async for delta in self._read(viewer(), offset=int(request.offset or "0"), context=context, **names):
+        async for delta in self._read(current_principal(), offset=int(request.offset or "0"), context=context, **names):
             yield _delta_to_proto(request.message_id, delta)
 
     async def StopMessage(self, request: pb.StopMessageRequest, context: object) -> pb.Message:
-        message = await self._answers.stop(viewer(), session_id=request.session_id, message_id=request.message_id)
+        message = await self._answers.stop(
+            current_principal(), session_id=request.session_id, message_id=request.message_id
+        )
         return message_to_proto(message)
 
     async def _read(
-        self, asking: Viewer, *, session_id: str, message_id: str, offset: int, context: Any
+        self, principal: Principal, *, session_id: str, message_id: str, offset: int, context: Any
     ) -> AsyncIterator[Delta]:
         """An answer from the offset on, wherever it is generated."""
         # Whether the caller may see it stands in the database alone.
-        await asyncio.to_thread(self._message, asking, session_id=session_id, message_id=message_id)
+        await asyncio.to_thread(self._message, principal, session_id=session_id, message_id=message_id)
         answer = self._answers.find(message_id)
         if answer is not None:
             deltas = _read_as(answer.attach(), offset=offset, context=context)
         else:
-            deltas = self._answers.follow(asking, session_id=session_id, message_id=message_id, offset=offset)
+            deltas = self._answers.follow(principal, session_id=session_id, message_id=message_id, offset=offset)
         async for delta in deltas:
             yield delta
 
-    def _open_session(self, wanted: pb.Session, asking: Viewer) -> ChatSession:
+    def _open_session(self, wanted: pb.Session, principal: Principal) -> ChatSession:
         with self._database.transaction() as session:
             return self._conversations.open_session(
                 session,
-                asking,
+                principal,
                 title=wanted.title,
                 deployment_id=wanted.deployment_id,
                 system_prompt=wanted.system_prompt,
                 parameters=parameters_of(wanted.parameters),
             )
 
-    def _session_to_answer_in(self, sent: Request, asking: Viewer) -> ChatSession:
+    def _session_to_answer_in(self, sent: Request, principal: Principal) -> ChatSession:
         with self._database.transaction() as session:
-            return self._conversations.session_to_answer_in(session, asking, sent)
+            return self._conversations.session_to_answer_in(session, principal, sent)
 
-    def _message(self, asking: Viewer, *, session_id: str, message_id: str) -> Message:
+    def _message(self, principal: Principal, *, session_id: str, message_id: str) -> Message:
         with self._database.transaction() as session:
-            return self._conversations.get_message(session, asking, session_id=session_id, message_id=message_id)
+            return self._conversations.get_message(session, principal, session_id=session_id, message_id=message_id)
 
 
 def _read_as(reader: Reader, *, offset: int, context: Any) -> AsyncIterator[Delta]:

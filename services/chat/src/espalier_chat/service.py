@@ -12,6 +12,7 @@ from espalier_chat import repository
 from espalier_chat.errors import AnswerInProgress, MessageNotFound, SessionNotFound, TurnRepeated
 from espalier_chat.models import AnswerEnded, ChatSession, Message, MessageState, Outcome, Role
 from espalier_common.db import utc_now
+from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
 
 HISTORY_MESSAGES = 2000
@@ -38,19 +39,6 @@ class Deployments(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Viewer:
-    """Who asks: what it creates belongs to `subject`; it reads everything when `sees_all`, else what it owns."""
-
-    subject: str
-    sees_all: bool
-
-    @property
-    def owner(self) -> str | None:
-        """The owner to narrow reads to; None for no narrowing."""
-        return None if self.sees_all else self.subject
-
-
-@dataclass(frozen=True, kw_only=True)
 class Request:
     """A message that a user sends; `request_id` (empty for none) makes sending it again harmless."""
 
@@ -69,7 +57,7 @@ class Turn:
 
 
 class Conversations:
-    """The use cases. Each runs in the caller's transaction; the edge commits."""
+    """The use cases. Each runs in the caller's transaction; the edge commits. A session is its owner's alone."""
 
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
@@ -77,7 +65,7 @@ class Conversations:
     def open_session(
         self,
         session: Session,
-        viewer: Viewer,
+        principal: Principal,
         *,
         title: str,
         deployment_id: str,
@@ -90,46 +78,48 @@ class Conversations:
             deployment_id=deployment_id,
             system_prompt=system_prompt,
             parameters=dict(parameters),
-            owner_id=viewer.subject,
+            owner_id=principal.subject,
         )
         session.add(opened)
         session.flush()
         return opened
 
-    def get_session(self, session: Session, viewer: Viewer, session_id: str) -> ChatSession:
+    def get_session(self, session: Session, principal: Principal, session_id: str) -> ChatSession:
         """Raises SessionNotFound."""
-        return _found(repository.find_session(session, session_id, owner=viewer.owner), session_id)
+        return _found(repository.find_session(session, session_id, principal), session_id)
 
-    def list_sessions(self, session: Session, viewer: Viewer, *, page: PageRequest) -> Page[ChatSession]:
+    def list_sessions(self, session: Session, principal: Principal, *, page: PageRequest) -> Page[ChatSession]:
         """One's own, newest first."""
-        return repository.list_sessions(session, owner=viewer.subject, page=page)
+        return repository.list_sessions(session, principal, page=page)
 
-    def list_messages(self, session: Session, viewer: Viewer, session_id: str, *, page: PageRequest) -> Page[Message]:
+    def list_messages(
+        self, session: Session, principal: Principal, session_id: str, *, page: PageRequest
+    ) -> Page[Message]:
         """Oldest first. Raises SessionNotFound."""
-        self.get_session(session, viewer, session_id)
+        self.get_session(session, principal, session_id)
         return repository.list_messages(session, session_id, page=page)
 
-    def get_message(self, session: Session, viewer: Viewer, *, session_id: str, message_id: str) -> Message:
+    def get_message(self, session: Session, principal: Principal, *, session_id: str, message_id: str) -> Message:
         """Raises SessionNotFound, MessageNotFound."""
-        self.get_session(session, viewer, session_id)
+        self.get_session(session, principal, session_id)
         message = repository.find_message(session, message_id, session_id=session_id)
         if message is None:
             raise MessageNotFound("message", message_id)
         return message
 
-    def session_to_answer_in(self, session: Session, viewer: Viewer, request: Request) -> ChatSession:
+    def session_to_answer_in(self, session: Session, principal: Principal, request: Request) -> ChatSession:
         """One's own session, when no answer is being generated in it.
 
         Raises SessionNotFound, AnswerInProgress; TurnRepeated when the request was sent before.
         """
-        found = _found(repository.find_session(session, request.session_id, owner=viewer.subject), request.session_id)
+        found = _found(repository.find_session(session, request.session_id, principal), request.session_id)
         _refuse_second_answer(session, request)
         return found
 
-    def begin_answer(self, session: Session, viewer: Viewer, request: Request) -> Turn:
+    def begin_answer(self, session: Session, principal: Principal, request: Request) -> Turn:
         """Stores the user's message and the answer that is to be generated. Raises as `session_to_answer_in`."""
         session_id, text = request.session_id, request.text
-        found = _found(repository.find_session(session, session_id, owner=viewer.subject, lock=True), session_id)
+        found = _found(repository.find_session(session, session_id, principal, lock=True), session_id)
         _refuse_second_answer(session, request)
         before = repository.last_messages(session, session_id, limit=HISTORY_MESSAGES)
         first = found.take_positions(2)
@@ -166,17 +156,16 @@ class Conversations:
         """Keeps how an answer ended. The process that generated it has the last word."""
         message = repository.lock_message(session, message_id)
         message.end(outcome)
-        found = _found(repository.find_session(session, message.session_id, owner=None), message.session_id)
+        found = repository.session_of(session, message)
         self._tell(session, message, found, outcome.finished_at)
         return message
 
-    def ask_to_stop(self, session: Session, viewer: Viewer, *, session_id: str, message_id: str) -> Message:
+    def ask_to_stop(self, session: Session, principal: Principal, *, session_id: str, message_id: str) -> Message:
         """Asks whichever process generates the answer to stop; nothing happens to one that has ended.
 
         Raises SessionNotFound, MessageNotFound.
         """
-        _found(repository.find_session(session, session_id, owner=viewer.subject), session_id)
-        message = self.get_message(session, viewer, session_id=session_id, message_id=message_id)
+        message = self.get_message(session, principal, session_id=session_id, message_id=message_id)
         if message.state is MessageState.STREAMING:
             repository.lock_message(session, message_id).stop_requested = True
         return message

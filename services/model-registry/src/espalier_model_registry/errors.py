@@ -1,6 +1,6 @@
 """What can go wrong with models, versions and deployments; the tree stands in `espalier_common.errors`."""
 
-from espalier_common.errors import AlreadyExists, FailedPrecondition, NotFound
+from espalier_common.errors import AlreadyExists, FailedPrecondition, NotFound, PermissionDenied
 
 
 class ModelNotFound(NotFound):
@@ -25,3 +25,7 @@ class DeploymentNameTaken(AlreadyExists):
 
 class DeploymentNotReady(FailedPrecondition):
     reason = "DEPLOYMENT_NOT_READY"
+
+
+class DeploymentOfAnother(PermissionDenied):
+    reason = "DEPLOYMENT_OF_ANOTHER"

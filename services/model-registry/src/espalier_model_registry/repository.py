@@ -1,52 +1,47 @@
-"""Every select on models, versions and deployments. `owner` narrows to what one user owns; None sees all."""
+"""Every select on models, versions and deployments. Models and their versions are narrowed to what a caller sees."""
 
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeVar
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from espalier_common.db import utc_now
+from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
+from espalier_common.visibility import visible
 from espalier_model_registry.models import WORKLOAD_PREFIX, Deployment, DeploymentState, Model, ModelVersion
 
-Row = TypeVar("Row", Model, ModelVersion, Deployment)
 
-
-def _owned(statement: Select[Row], column: Any, owner: str | None) -> Select[Row]:
-    return statement if owner is None else statement.where(column == owner)
-
-
-def find_model(session: Session, model_id: str, *, owner: str | None, lock: bool = False) -> Model | None:
+def find_model(session: Session, model_id: str, principal: Principal, *, lock: bool = False) -> Model | None:
     """The model; locked against other writers until the transaction ends when asked."""
-    statement = _owned(select(Model).where(Model.id == model_id), Model.owner_id, owner)
+    statement = select(Model).where(Model.id == model_id, visible(Model.owner_id, principal))
     return session.scalars(statement.with_for_update() if lock else statement).one_or_none()
 
 
-def find_model_by_name(session: Session, name: str, *, owner: str) -> Model | None:
+def find_model_by_name(session: Session, name: str, *, owner_id: str) -> Model | None:
     """The owner's model of this name."""
-    return session.scalars(select(Model).where(Model.owner_id == owner, Model.name == name)).one_or_none()
+    return session.scalars(select(Model).where(Model.owner_id == owner_id, Model.name == name)).one_or_none()
 
 
-def list_models(session: Session, *, owner: str | None, name: str, page: PageRequest) -> Page[Model]:
+def list_models(session: Session, principal: Principal, *, name: str, page: PageRequest) -> Page[Model]:
     """Models, newest first; only those of this name when one is given."""
-    statement = _owned(select(Model), Model.owner_id, owner)
+    statement = select(Model).where(visible(Model.owner_id, principal))
     if name:
         statement = statement.where(Model.name == name)
     return paginate(session, statement, order=(Model.created_at.desc(), Model.id.desc()), page=page)
 
 
-def find_version(session: Session, version_id: str, *, owner: str | None) -> ModelVersion | None:
+def find_version(session: Session, version_id: str, principal: Principal) -> ModelVersion | None:
     """The version with its model. Whoever sees the model sees its versions."""
     statement = (
         select(ModelVersion)
         .join(ModelVersion.model)
         .options(contains_eager(ModelVersion.model))
-        .where(ModelVersion.id == version_id)
+        .where(ModelVersion.id == version_id, visible(Model.owner_id, principal))
     )
-    return session.scalars(_owned(statement, Model.owner_id, owner)).one_or_none()
+    return session.scalars(statement).one_or_none()
 
 
 def list_versions(session: Session, model_id: str, *, page: PageRequest) -> Page[ModelVersion]:
@@ -80,11 +75,9 @@ def fill_base_version(session: Session, *, base_run_id: str, version_id: str) ->
     )
 
 
-def find_deployment(
-    session: Session, deployment_id: str, *, owner: str | None, lock: bool = False
-) -> Deployment | None:
+def find_deployment(session: Session, deployment_id: str, *, lock: bool = False) -> Deployment | None:
     """The deployment; locked against other writers until the transaction ends when asked."""
-    statement = _owned(select(Deployment).where(Deployment.id == deployment_id), Deployment.owner_id, owner)
+    statement = select(Deployment).where(Deployment.id == deployment_id)
     return session.scalars(statement.with_for_update() if lock else statement).one_or_none()
 
 
@@ -96,11 +89,9 @@ def find_live_deployment_by_name(session: Session, name: str) -> Deployment | No
     ).one_or_none()
 
 
-def list_deployments(
-    session: Session, *, owner: str | None, state: DeploymentState | None, page: PageRequest
-) -> Page[Deployment]:
+def list_deployments(session: Session, *, state: DeploymentState | None, page: PageRequest) -> Page[Deployment]:
     """Deployments, newest first; only those in a state when one is given."""
-    statement = _owned(select(Deployment), Deployment.owner_id, owner)
+    statement = select(Deployment)
     if state is not None:
         statement = statement.where(Deployment.state == state)
     return paginate(session, statement, order=(Deployment.created_at.desc(), Deployment.id.desc()), page=page)

@@ -5,7 +5,7 @@ from espalier.model_registry.v1 import service_pb2, service_pb2_grpc
 from espalier_common.db import Database
 from espalier_common.identity import current_principal
 from espalier_common.pagination import Paginator
-from espalier_model_registry.service import Registry, Runs, Viewer
+from espalier_model_registry.service import Registry, Runs
 from espalier_model_registry.wire import (
     DEVICES_BY_NUMBER,
     STATES_BY_NUMBER,
@@ -13,12 +13,6 @@ from espalier_model_registry.wire import (
     model_to_proto,
     version_to_proto,
 )
-
-
-def viewer() -> Viewer:
-    """The caller of the RPC being served."""
-    principal = current_principal()
-    return Viewer(subject=principal.subject, sees_all=principal.scope == "all")
 
 
 class ModelRpc(service_pb2_grpc.ModelServiceServicer):
@@ -33,42 +27,42 @@ class ModelRpc(service_pb2_grpc.ModelServiceServicer):
     def CreateModel(self, request: service_pb2.CreateModelRequest, context: object) -> pb.Model:
         with self._database.transaction() as session:
             model = self._registry.create_model(
-                session, viewer(), name=request.model.name, description=request.model.description
+                session, current_principal(), name=request.model.name, description=request.model.description
             )
             return model_to_proto(model)
 
     def GetModel(self, request: service_pb2.GetModelRequest, context: object) -> pb.Model:
         with self._database.transaction() as session:
-            return model_to_proto(self._registry.get_model(session, viewer(), request.model_id))
+            return model_to_proto(self._registry.get_model(session, current_principal(), request.model_id))
 
     def ListModels(self, request: service_pb2.ListModelsRequest, context: object) -> service_pb2.ListModelsResponse:
         page = self._paginator.read(request)
         with self._database.transaction() as session:
-            found = self._registry.list_models(session, viewer(), name=request.name, page=page)
+            found = self._registry.list_models(session, current_principal(), name=request.name, page=page)
             models = [model_to_proto(model) for model in found.items]
         return service_pb2.ListModelsResponse(models=models, next_page_token=found.next_page_token)
 
     def CreateModelVersion(self, request: service_pb2.CreateModelVersionRequest, context: object) -> pb.ModelVersion:
-        asking, names = viewer(), {"model_id": request.model_id}
+        principal, names = current_principal(), {"model_id": request.model_id}
         with self._database.transaction() as session:
-            known = self._registry.find_registered(session, asking, run_id=request.run_id, **names)
+            known = self._registry.find_registered(session, principal, run_id=request.run_id, **names)
             if known is not None:
                 return version_to_proto(known)
         # Asked between two transactions: no lock is held while another service answers.
         trained = self._runs.trained_model(request.run_id)
         with self._database.transaction() as session:
-            return version_to_proto(self._registry.register_version(session, asking, trained=trained, **names))
+            return version_to_proto(self._registry.register_version(session, principal, trained=trained, **names))
 
     def GetModelVersion(self, request: service_pb2.GetModelVersionRequest, context: object) -> pb.ModelVersion:
         with self._database.transaction() as session:
-            return version_to_proto(self._registry.get_version(session, viewer(), request.version_id))
+            return version_to_proto(self._registry.get_version(session, current_principal(), request.version_id))
 
     def ListModelVersions(
         self, request: service_pb2.ListModelVersionsRequest, context: object
     ) -> service_pb2.ListModelVersionsResponse:
         page = self._paginator.read(request)
         with self._database.transaction() as session:
-            found = self._registry.list_versions(session, viewer(), model_id=request.model_id, page=page)
+            found = self._registry.list_versions(session, current_principal(), model_id=request.model_id, page=page)
             versions = [version_to_proto(version) for version in found.items]
         return service_pb2.ListModelVersionsResponse(versions=versions, next_page_token=found.next_page_token)
 
@@ -86,7 +80,7 @@ class DeploymentRpc(service_pb2_grpc.DeploymentServiceServicer):
         with self._database.transaction() as session:
             deployment = self._registry.deploy(
                 session,
-                viewer(),
+                current_principal(),
                 name=wanted.name,
                 version_id=wanted.model_version_id,
                 device=DEVICES_BY_NUMBER[wanted.device],
@@ -95,7 +89,7 @@ class DeploymentRpc(service_pb2_grpc.DeploymentServiceServicer):
 
     def GetDeployment(self, request: service_pb2.GetDeploymentRequest, context: object) -> pb.Deployment:
         with self._database.transaction() as session:
-            return deployment_to_proto(self._registry.get_deployment(session, viewer(), request.deployment_id))
+            return deployment_to_proto(self._registry.get_deployment(session, request.deployment_id))
 
     def ListDeployments(
         self, request: service_pb2.ListDeploymentsRequest, context: object
@@ -103,17 +97,17 @@ class DeploymentRpc(service_pb2_grpc.DeploymentServiceServicer):
         page = self._paginator.read(request)
         state = STATES_BY_NUMBER.get(request.state)
         with self._database.transaction() as session:
-            found = self._registry.list_deployments(session, viewer(), state=state, page=page)
+            found = self._registry.list_deployments(session, state=state, page=page)
             deployments = [deployment_to_proto(deployment) for deployment in found.items]
         return service_pb2.ListDeploymentsResponse(deployments=deployments, next_page_token=found.next_page_token)
 
     def StopDeployment(self, request: service_pb2.StopDeploymentRequest, context: object) -> pb.Deployment:
         with self._database.transaction() as session:
-            return deployment_to_proto(self._registry.undeploy(session, viewer(), request.deployment_id))
+            return deployment_to_proto(self._registry.undeploy(session, current_principal(), request.deployment_id))
 
     def ResolveEndpoint(self, request: service_pb2.ResolveEndpointRequest, context: object) -> service_pb2.Endpoint:
         with self._database.transaction() as session:
-            deployment = self._registry.endpoint_of(session, viewer(), request.deployment_id)
+            deployment = self._registry.endpoint_of(session, request.deployment_id)
             return service_pb2.Endpoint(
                 base_url=deployment.base_url, model=deployment.name, model_version_id=deployment.model_version_id
             )

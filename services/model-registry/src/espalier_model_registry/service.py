@@ -1,19 +1,21 @@
 """Use cases: create and register models, deploy and undeploy them, say where a deployment answers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from espalier_common.db import announce
+from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
+from espalier_common.visibility import reaches
 from espalier_model_registry import repository
 from espalier_model_registry.errors import (
     DeploymentNameTaken,
     DeploymentNotFound,
     DeploymentNotReady,
+    DeploymentOfAnother,
     ModelNameTaken,
     ModelNotFound,
     ModelVersionNotFound,
@@ -28,6 +30,7 @@ from espalier_model_registry.models import (
     VersionRegistered,
 )
 
+STOP_PERMISSION = "models.deployments.stop"
 DEPLOYMENTS = "deployments"
 """Topic announced when the reconciler has something to do."""
 
@@ -42,59 +45,48 @@ class Runs(Protocol):
         """The finished model of a run, with the caller's rights. Raises its errors, such as NotFound."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Viewer:
-    """Who asks: what it creates belongs to `subject`; it sees everything when `sees_all`, else what it owns."""
-
-    subject: str
-    sees_all: bool
-
-    @property
-    def owner(self) -> str | None:
-        """The owner to narrow selects to; None for no narrowing."""
-        return None if self.sees_all else self.subject
-
-
 class Registry:
     """The use cases. Each runs in the caller's transaction; the edge commits."""
 
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
 
-    def create_model(self, session: Session, viewer: Viewer, *, name: str, description: str) -> Model:
+    def create_model(self, session: Session, principal: Principal, *, name: str, description: str) -> Model:
         """Creates a model without versions. Raises ModelNameTaken."""
         taken = ModelNameTaken(f"You have a model {name!r} already; register the run there, or choose another name.")
-        if repository.find_model_by_name(session, name, owner=viewer.subject):
+        if repository.find_model_by_name(session, name, owner_id=principal.subject):
             raise taken
-        model = Model(name=name, description=description, owner_id=viewer.subject)
+        model = Model(name=name, description=description, owner_id=principal.subject)
         _add(session, model, taken)
         return model
 
-    def get_model(self, session: Session, viewer: Viewer, model_id: str) -> Model:
+    def get_model(self, session: Session, principal: Principal, model_id: str) -> Model:
         """Raises ModelNotFound."""
-        model = repository.find_model(session, model_id, owner=viewer.owner)
+        model = repository.find_model(session, model_id, principal)
         if model is None:
             raise ModelNotFound("model", model_id)
         return model
 
-    def list_models(self, session: Session, viewer: Viewer, *, name: str, page: PageRequest) -> Page[Model]:
+    def list_models(self, session: Session, principal: Principal, *, name: str, page: PageRequest) -> Page[Model]:
         """Newest first."""
-        return repository.list_models(session, owner=viewer.owner, name=name, page=page)
+        return repository.list_models(session, principal, name=name, page=page)
 
-    def find_registered(self, session: Session, viewer: Viewer, *, model_id: str, run_id: str) -> ModelVersion | None:
+    def find_registered(
+        self, session: Session, principal: Principal, *, model_id: str, run_id: str
+    ) -> ModelVersion | None:
         """The version that the run was registered as already; None when it was not. Raises ModelNotFound."""
-        self.get_model(session, viewer, model_id)
+        self.get_model(session, principal, model_id)
         return repository.find_version_of_run(session, model_id, run_id)
 
     def register_version(
-        self, session: Session, viewer: Viewer, *, model_id: str, trained: TrainedModel
+        self, session: Session, principal: Principal, *, model_id: str, trained: TrainedModel
     ) -> ModelVersion:
         """Registers the model of a run as the next version; the same run again gives the version that is there.
 
         Raises ModelNotFound.
         """
         # The lock on the model makes numbers race-free and two registrations of one run one version.
-        model = repository.find_model(session, model_id, owner=viewer.owner, lock=True)
+        model = repository.find_model(session, model_id, principal, lock=True)
         if model is None:
             raise ModelNotFound("model", model_id)
         if known := repository.find_version_of_run(session, model_id, trained.run_id):
@@ -114,7 +106,7 @@ class Registry:
             manifest_sha256=trained.manifest_sha256,
             parameters=trained.parameters,
             template=trained.template,
-            owner_id=viewer.subject,
+            owner_id=principal.subject,
         )
         session.add(version)
         session.flush()
@@ -122,57 +114,62 @@ class Registry:
         self._publish(session, VersionRegistered(version=version))
         return version
 
-    def get_version(self, session: Session, viewer: Viewer, version_id: str) -> ModelVersion:
+    def get_version(self, session: Session, principal: Principal, version_id: str) -> ModelVersion:
         """Raises ModelVersionNotFound."""
-        version = repository.find_version(session, version_id, owner=viewer.owner)
+        version = repository.find_version(session, version_id, principal)
         if version is None:
             raise ModelVersionNotFound("model version", version_id)
         return version
 
     def list_versions(
-        self, session: Session, viewer: Viewer, *, model_id: str, page: PageRequest
+        self, session: Session, principal: Principal, *, model_id: str, page: PageRequest
     ) -> Page[ModelVersion]:
         """Newest first. Raises ModelNotFound."""
-        self.get_model(session, viewer, model_id)
+        self.get_model(session, principal, model_id)
         return repository.list_versions(session, model_id, page=page)
 
-    def deploy(self, session: Session, viewer: Viewer, *, name: str, version_id: str, device: str) -> Deployment:
+    def deploy(self, session: Session, principal: Principal, *, name: str, version_id: str, device: str) -> Deployment:
         """Writes down that a version is to be served; the reconciler does it.
 
         Raises ModelVersionNotFound, DeploymentNameTaken.
         """
-        self.get_version(session, viewer, version_id)
+        self.get_version(session, principal, version_id)
         taken = DeploymentNameTaken(
             f"A deployment {name!r} runs already; stop it first, or choose another name for this one."
         )
         if repository.find_live_deployment_by_name(session, name):
             raise taken
-        deployment = Deployment(name=name, model_version_id=version_id, device=device, owner_id=viewer.subject)
+        deployment = Deployment(name=name, model_version_id=version_id, device=device, owner_id=principal.subject)
         _add(session, deployment, taken)
         announce(session, DEPLOYMENTS)
         return deployment
 
-    def get_deployment(self, session: Session, viewer: Viewer, deployment_id: str) -> Deployment:
-        """Raises DeploymentNotFound."""
-        deployment = repository.find_deployment(session, deployment_id, owner=viewer.owner)
+    def get_deployment(self, session: Session, deployment_id: str) -> Deployment:
+        """Whoever deployed it: deployments are there to be used by everybody. Raises DeploymentNotFound."""
+        deployment = repository.find_deployment(session, deployment_id)
         if deployment is None:
             raise DeploymentNotFound("deployment", deployment_id)
         return deployment
 
     def list_deployments(
-        self, session: Session, viewer: Viewer, *, state: DeploymentState | None, page: PageRequest
+        self, session: Session, *, state: DeploymentState | None, page: PageRequest
     ) -> Page[Deployment]:
-        """Newest first."""
-        return repository.list_deployments(session, owner=viewer.owner, state=state, page=page)
+        """Everybody's, newest first."""
+        return repository.list_deployments(session, state=state, page=page)
 
-    def undeploy(self, session: Session, viewer: Viewer, deployment_id: str) -> Deployment:
+    def undeploy(self, session: Session, principal: Principal, deployment_id: str) -> Deployment:
         """Writes down that a deployment is to end; one that is stopping or stopped stays as it is.
 
-        Raises DeploymentNotFound.
+        Raises DeploymentNotFound, DeploymentOfAnother.
         """
-        deployment = repository.find_deployment(session, deployment_id, owner=viewer.owner, lock=True)
+        deployment = repository.find_deployment(session, deployment_id, lock=True)
         if deployment is None:
             raise DeploymentNotFound("deployment", deployment_id)
+        if not reaches(deployment.owner_id, principal):
+            raise DeploymentOfAnother(
+                STOP_PERMISSION,
+                f"The deployment {deployment.name!r} is not yours; ask its owner or an administrator to stop it.",
+            )
         if deployment.state in {DeploymentState.STOPPING, DeploymentState.STOPPED}:
             return deployment
         event = deployment.move_to(
@@ -184,9 +181,9 @@ class Registry:
         announce(session, DEPLOYMENTS)
         return deployment
 
-    def endpoint_of(self, session: Session, viewer: Viewer, deployment_id: str) -> Deployment:
+    def endpoint_of(self, session: Session, deployment_id: str) -> Deployment:
         """The deployment, if it answers. Raises DeploymentNotFound, DeploymentNotReady."""
-        deployment = self.get_deployment(session, viewer, deployment_id)
+        deployment = self.get_deployment(session, deployment_id)
         if deployment.state is not DeploymentState.READY:
             state = deployment.state.value
             raise DeploymentNotReady(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ChatServiceStub:
-    """Talks to deployed models and keeps every answer.
+    """Talks to deployed models and keeps every answer. Sessions are private: only their owner sees them, whatever the scope of others.
     """
 
     def __init__(self, channel):
@@ -73,7 +73,7 @@ class ChatServiceStub:
 
 
 class ChatServiceServicer:
-    """Talks to deployed models and keeps every answer.
+    """Talks to deployed models and keeps every answer. Sessions are private: only their owner sees them, whatever the scope of others.
     """
 
     def CreateSession(self, request, context):
@@ -84,7 +84,7 @@ class ChatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """One session.
+        """One session of the signed-in user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,7 +172,7 @@ def add_ChatServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChatService:
-    """Talks to deployed models and keeps every answer.
+    """Talks to deployed models and keeps every answer. Sessions are private: only their owner sees them, whatever the scope of others.
     """
 
     @staticmethod

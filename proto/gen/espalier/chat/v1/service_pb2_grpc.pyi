@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ChatServiceStub:
-    """Talks to deployed models and keeps every answer."""
+    """Talks to deployed models and keeps every answer. Sessions are private: only their owner sees them, whatever the scope of others."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,7 +36,7 @@ class ChatServiceStub:
     CreateSession: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateSessionRequest, _service_pb2.Session]
     """Opens a session with a deployment."""
     GetSession: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetSessionRequest, _service_pb2.Session]
-    """One session."""
+    """One session of the signed-in user."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListSessionsRequest, _service_pb2.ListSessionsResponse]
     """The sessions of the signed-in user, newest first."""
     ListMessages: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListMessagesRequest, _service_pb2.ListMessagesResponse]
@@ -50,13 +50,13 @@ class ChatServiceStub:
 
 @_typing.type_check_only
 class ChatServiceAsyncStub(ChatServiceStub):
-    """Talks to deployed models and keeps every answer."""
+    """Talks to deployed models and keeps every answer. Sessions are private: only their owner sees them, whatever the scope of others."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateSessionRequest, _service_pb2.Session]  # type: ignore[assignment]
     """Opens a session with a deployment."""
     GetSession: _aio.UnaryUnaryMultiCallable[_service_pb2.GetSessionRequest, _service_pb2.Session]  # type: ignore[assignment]
-    """One session."""
+    """One session of the signed-in user."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_service_pb2.ListSessionsRequest, _service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """The sessions of the signed-in user, newest first."""
     ListMessages: _aio.UnaryUnaryMultiCallable[_service_pb2.ListMessagesRequest, _service_pb2.ListMessagesResponse]  # type: ignore[assignment]
@@ -69,7 +69,7 @@ class ChatServiceAsyncStub(ChatServiceStub):
     """Stops an answer that is being generated; what is there is kept."""
 
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Talks to deployed models and keeps every answer."""
+    """Talks to deployed models and keeps every answer. Sessions are private: only their owner sees them, whatever the scope of others."""
 
     @_abc_1.abstractmethod
     def CreateSession(
@@ -85,7 +85,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.GetSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.Session, _abc.Awaitable[_service_pb2.Session]]:
-        """One session."""
+        """One session of the signed-in user."""
 
     @_abc_1.abstractmethod
     def ListSessions(

@@ -323,7 +323,7 @@ class ModelService:
 
 
 class DeploymentServiceStub:
-    """Serves model versions.
+    """Serves model versions. Deployments are there to be used by everybody who has the permission, whoever made them.
     """
 
     def __init__(self, channel):
@@ -360,32 +360,32 @@ class DeploymentServiceStub:
 
 
 class DeploymentServiceServicer:
-    """Serves model versions.
+    """Serves model versions. Deployments are there to be used by everybody who has the permission, whoever made them.
     """
 
     def CreateDeployment(self, request, context):
-        """Deploys a model version. Answers at once; the deployment is READY when it answers.
+        """Deploys a model version; it must be one that the caller sees. Answers at once; the deployment is READY when it answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDeployment(self, request, context):
-        """One deployment.
+        """One deployment. Whoever has the permission sees it, whoever made it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeployments(self, request, context):
-        """The deployments, newest first.
+        """The deployments, newest first: those of everybody.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopDeployment(self, request, context):
-        """Undeploys. Answers at once; the deployment is STOPPED when its server is gone.
+        """Undeploys. Only for the owner or scope `all`. Answers at once; the deployment is STOPPED when its server is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -435,7 +435,7 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeploymentService:
-    """Serves model versions.
+    """Serves model versions. Deployments are there to be used by everybody who has the permission, whoever made them.
     """
 
     @staticmethod

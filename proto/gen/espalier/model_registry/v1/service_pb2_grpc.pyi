@@ -119,41 +119,41 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class DeploymentServiceStub:
-    """Serves model versions."""
+    """Serves model versions. Deployments are there to be used by everybody who has the permission, whoever made them."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DeploymentServiceAsyncStub: ...
     CreateDeployment: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateDeploymentRequest, _resources_pb2.Deployment]
-    """Deploys a model version. Answers at once; the deployment is READY when it answers."""
+    """Deploys a model version; it must be one that the caller sees. Answers at once; the deployment is READY when it answers."""
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetDeploymentRequest, _resources_pb2.Deployment]
-    """One deployment."""
+    """One deployment. Whoever has the permission sees it, whoever made it."""
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListDeploymentsRequest, _service_pb2.ListDeploymentsResponse]
-    """The deployments, newest first."""
+    """The deployments, newest first: those of everybody."""
     StopDeployment: _grpc.UnaryUnaryMultiCallable[_service_pb2.StopDeploymentRequest, _resources_pb2.Deployment]
-    """Undeploys. Answers at once; the deployment is STOPPED when its server is gone."""
+    """Undeploys. Only for the owner or scope `all`. Answers at once; the deployment is STOPPED when its server is gone."""
     ResolveEndpoint: _grpc.UnaryUnaryMultiCallable[_service_pb2.ResolveEndpointRequest, _service_pb2.Endpoint]
     """Where a deployment answers. For services that relay to it, with the user's own token; not reachable through the gateway."""
 
 @_typing.type_check_only
 class DeploymentServiceAsyncStub(DeploymentServiceStub):
-    """Serves model versions."""
+    """Serves model versions. Deployments are there to be used by everybody who has the permission, whoever made them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDeployment: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateDeploymentRequest, _resources_pb2.Deployment]  # type: ignore[assignment]
-    """Deploys a model version. Answers at once; the deployment is READY when it answers."""
+    """Deploys a model version; it must be one that the caller sees. Answers at once; the deployment is READY when it answers."""
     GetDeployment: _aio.UnaryUnaryMultiCallable[_service_pb2.GetDeploymentRequest, _resources_pb2.Deployment]  # type: ignore[assignment]
-    """One deployment."""
+    """One deployment. Whoever has the permission sees it, whoever made it."""
     ListDeployments: _aio.UnaryUnaryMultiCallable[_service_pb2.ListDeploymentsRequest, _service_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
-    """The deployments, newest first."""
+    """The deployments, newest first: those of everybody."""
     StopDeployment: _aio.UnaryUnaryMultiCallable[_service_pb2.StopDeploymentRequest, _resources_pb2.Deployment]  # type: ignore[assignment]
-    """Undeploys. Answers at once; the deployment is STOPPED when its server is gone."""
+    """Undeploys. Only for the owner or scope `all`. Answers at once; the deployment is STOPPED when its server is gone."""
     ResolveEndpoint: _aio.UnaryUnaryMultiCallable[_service_pb2.ResolveEndpointRequest, _service_pb2.Endpoint]  # type: ignore[assignment]
     """Where a deployment answers. For services that relay to it, with the user's own token; not reachable through the gateway."""
 
 class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Serves model versions."""
+    """Serves model versions. Deployments are there to be used by everybody who has the permission, whoever made them."""
 
     @_abc_1.abstractmethod
     def CreateDeployment(
@@ -161,7 +161,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.Deployment, _abc.Awaitable[_resources_pb2.Deployment]]:
-        """Deploys a model version. Answers at once; the deployment is READY when it answers."""
+        """Deploys a model version; it must be one that the caller sees. Answers at once; the deployment is READY when it answers."""
 
     @_abc_1.abstractmethod
     def GetDeployment(
@@ -169,7 +169,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.GetDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.Deployment, _abc.Awaitable[_resources_pb2.Deployment]]:
-        """One deployment."""
+        """One deployment. Whoever has the permission sees it, whoever made it."""
 
     @_abc_1.abstractmethod
     def ListDeployments(
@@ -177,7 +177,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListDeploymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListDeploymentsResponse, _abc.Awaitable[_service_pb2.ListDeploymentsResponse]]:
-        """The deployments, newest first."""
+        """The deployments, newest first: those of everybody."""
 
     @_abc_1.abstractmethod
     def StopDeployment(
@@ -185,7 +185,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.StopDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.Deployment, _abc.Awaitable[_resources_pb2.Deployment]]:
-        """Undeploys. Answers at once; the deployment is STOPPED when its server is gone."""
+        """Undeploys. Only for the owner or scope `all`. Answers at once; the deployment is STOPPED when its server is gone."""
 
     @_abc_1.abstractmethod
     def ResolveEndpoint(
