@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier_trainer.checkpoints import Manifest, sweep, verify
-from espalier_trainer.errors import CheckpointError, Stopped, TrainerError
+from espalier_trainer.errors import CheckpointError, ConfigError, Stopped, TrainerError
 from espalier_trainer.exit_codes import ExitCode
 from espalier_trainer.process import Place, prepare
 from espalier_trainer.run_file import RunFile, load_run_file
@@ -111,7 +111,7 @@ def _check_device(run: RunFile, place: Place) -> None:
     import torch
 
     if run.resources.device == "cuda" and not torch.cuda.is_available():
-        raise TrainerError("resources.device is cuda, but this process sees no CUDA device")
+        raise ConfigError("resources.device is cuda, but this process sees no such device; choose cpu")
     torch.set_num_threads(run.resources.threads_per_process)
     if run.resources.device == "cuda":
         torch.cuda.set_device(place.local_rank)
