@@ -164,7 +164,8 @@ class Runs:
         """One attempt, the newest when 0. Raises AttemptNotFound."""
         attempt = repository.find_attempt(session, run.id, number or run.attempt)
         if attempt is None:
-            raise AttemptNotFound("attempt", str(number or run.attempt))
+            message = None if run.attempt else f"The run has not been launched yet: it is {run.state}."
+            raise AttemptNotFound("attempt", str(number or run.attempt), message=message)
         return attempt
 
     def model(self, session: Session, principal: Principal, run_id: str) -> FinishedModel:
