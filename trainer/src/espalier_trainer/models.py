@@ -68,8 +68,9 @@ def load_weights(run: RunFile, directory: Path) -> Any:
 
 
 def weight_type(run: RunFile) -> torch.dtype:
-    """bfloat16 on CUDA, float32 on CPU."""
-    return torch.bfloat16 if run.resources.device == "cuda" else torch.float32
+    """bfloat16 on CUDA where the weights stand still or DeepSpeed keeps a float32 copy of them, else float32."""
+    kept_elsewhere = run.deepspeed.enabled or run.finetuning_type == "lora"
+    return torch.bfloat16 if run.resources.device == "cuda" and kept_elsewhere else torch.float32
 
 
 def _from_scratch(run: RunFile, tokenizer: TextTokenizer) -> Any:
