@@ -1,12 +1,13 @@
 """Importing a module is free: no file written, no socket, no process, no setting read; and layers hold."""
 
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from workspace import MEMBERS, ROOT, module, sources
+from workspace import EDGE_FILES, MEMBERS, ROOT, SERVICES, WIRE_PACKAGES, module, sources
 
 # Runs in a fresh interpreter: reports every act of an import that reaches beyond the interpreter itself.
 WATCH = """
@@ -58,3 +59,17 @@ def test_layers_hold() -> None:
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_grpc_nats_and_generated_messages_stop_at_the_edge(service: str) -> None:
+    inner = [p for p in sources() if p.is_relative_to(ROOT / "services" / service) and p.stem not in EDGE_FILES]
+    assert [f"{module(p)} imports {name}" for p in inner for name in imports(p) if name in WIRE_PACKAGES] == []
+
+
+def imports(path: Path) -> set[str]:
+    """The packages, by their first name, that a file imports anywhere in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.partition(".")[0] for name in names}

@@ -6,6 +6,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("auth", "model-registry", "chat", "eval", "training-orchestrator", "prompt")
 MEMBERS = ("libs/common", "libs/data", "libs/client", "trainer", "gateway", *(f"services/{name}" for name in SERVICES))
 SERVICE_FILES = ("__main__", "settings", "models", "errors", "repository", "service", "rpc", "events")
+# Where messages of the contract are read and written, and the other side of the wire is spoken to.
+EDGE_FILES = ("__main__", "rpc", "events", "peers", "wire", "messages", "streams")
+WIRE_PACKAGES = ("espalier", "google", "grpc", "nats")
 
 
 def package(service: str) -> str:
