@@ -6,6 +6,7 @@ from espalier.auth.v1 import events_pb2
 from espalier_auth.models import UserChanged
 from espalier_common.db import utc_now
 from espalier_common.outbox import record
+from espalier_common.rpc.timestamps import timestamp
 
 
 def publish(session: Session, event: UserChanged) -> None:
@@ -17,6 +18,6 @@ def publish(session: Session, event: UserChanged) -> None:
         roles=user.roles,
         disabled=user.disabled,
         changed_by=event.changed_by,
+        change_time=timestamp(utc_now()),
     )
-    message.change_time.FromDatetime(utc_now())
     record(session, message, key=user.id)

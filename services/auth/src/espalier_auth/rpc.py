@@ -21,6 +21,7 @@ from espalier_common.db import Database
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal, current_principal
 from espalier_common.pagination import Paginator
+from espalier_common.rpc.timestamps import timestamp
 
 
 class AuthRpc(service_pb2_grpc.AuthServiceServicer):
@@ -186,18 +187,16 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
 def to_user(user: User) -> resources_pb2.User:
     """The user as others may see him: never the hash."""
-    message = resources_pb2.User(
+    return resources_pb2.User(
         id=user.id,
         username=user.username,
         display_name=user.display_name,
         roles=user.roles,
         disabled=user.disabled,
         password_change_required=user.password_change_required,
+        create_time=timestamp(user.created_at),
+        last_login_time=timestamp(user.last_login_at),
     )
-    message.create_time.FromDatetime(user.created_at)
-    if user.last_login_at is not None:
-        message.last_login_time.FromDatetime(user.last_login_at)
-    return message
 
 
 def _to_role(role: Role) -> resources_pb2.Role:

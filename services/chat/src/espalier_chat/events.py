@@ -4,8 +4,9 @@ from sqlalchemy.orm import Session
 
 from espalier.chat.v1 import events_pb2
 from espalier_chat.models import AnswerEnded
-from espalier_chat.wire import STATES, timestamp
+from espalier_chat.wire import STATES
 from espalier_common.outbox import record
+from espalier_common.rpc.timestamps import timestamp
 
 
 def publish(session: Session, event: AnswerEnded) -> None:

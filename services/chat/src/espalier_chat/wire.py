@@ -1,12 +1,10 @@
 """Entities as messages of the contract; used where requests are answered and where events are told."""
 
-from datetime import datetime
 from typing import Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from espalier.chat.v1 import service_pb2 as pb
 from espalier_chat.models import ChatSession, Message, MessageState, Role
+from espalier_common.rpc.timestamps import timestamp
 
 STATES = {
     MessageState.STREAMING: pb.MESSAGE_STATE_STREAMING,
@@ -16,13 +14,6 @@ STATES = {
 }
 ROLES = {Role.USER: pb.ROLE_USER, Role.ASSISTANT: pb.ROLE_ASSISTANT}
 PARAMETERS = ("temperature", "top_p", "max_tokens", "seed")
-
-
-def timestamp(moment: datetime) -> Timestamp:
-    """The moment on the wire."""
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
 
 
 def parameters_of(message: pb.SamplingParameters) -> dict[str, Any]:

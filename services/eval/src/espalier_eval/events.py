@@ -4,6 +4,7 @@ from sqlalchemy.orm import Session
 
 from espalier.eval.v1 import events_pb2
 from espalier_common.outbox import record
+from espalier_common.rpc.timestamps import timestamp
 from espalier_eval.models import EvaluationCreated
 
 
@@ -16,6 +17,6 @@ def publish(session: Session, event: EvaluationCreated) -> None:
         score=evaluation.score,
         item_count=evaluation.item_count,
         owner_id=evaluation.owner_id,
+        create_time=timestamp(evaluation.created_at),
     )
-    message.create_time.FromDatetime(evaluation.created_at)
     record(session, message, key=evaluation.id)

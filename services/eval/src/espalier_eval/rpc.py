@@ -4,6 +4,7 @@ from espalier.eval.v1 import service_pb2, service_pb2_grpc
 from espalier_common.db import Database
 from espalier_common.identity import current_principal
 from espalier_common.pagination import Paginator
+from espalier_common.rpc.timestamps import timestamp
 from espalier_eval.models import Evaluation, Scorer
 from espalier_eval.service import Evaluations, score
 
@@ -61,8 +62,8 @@ def to_proto(evaluation: Evaluation, *, with_items: bool) -> service_pb2.Evaluat
         score=evaluation.score,
         item_count=evaluation.item_count,
         owner_id=evaluation.owner_id,
+        create_time=timestamp(evaluation.created_at),
     )
-    message.create_time.FromDatetime(evaluation.created_at)
     if with_items:
         message.items.extend(
             service_pb2.EvaluationItem(reference=item.reference, answer=item.answer, score=item.score)

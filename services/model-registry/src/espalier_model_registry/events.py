@@ -8,9 +8,10 @@ from espalier.training_orchestrator.v1 import events_pb2 as orchestrator_events_
 from espalier_common.bus import Bus, Consumer, Event
 from espalier_common.db import Database
 from espalier_common.outbox import record
+from espalier_common.rpc.timestamps import timestamp
 from espalier_model_registry.models import DeploymentChanged, DomainEvent
 from espalier_model_registry.service import wake_by_workload
-from espalier_model_registry.wire import STATES, timestamp, version_to_proto
+from espalier_model_registry.wire import STATES, version_to_proto
 
 WORKLOAD_STATE_CHANGED: str = orchestrator_events_pb2.WorkloadStateChanged.DESCRIPTOR.full_name
 

@@ -1,11 +1,8 @@
 """Entities as messages of the contract; used where requests are answered and where events are told."""
 
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from espalier.model_registry.v1 import resources_pb2 as pb
 from espalier.training_orchestrator.v1 import run_pb2
+from espalier_common.rpc.timestamps import timestamp
 from espalier_model_registry.models import Deployment, DeploymentState, Model, ModelVersion
 
 STATES = {
@@ -20,15 +17,6 @@ STATES_BY_NUMBER = {number: state for state, number in STATES.items()}
 
 DEVICES = {"cpu": run_pb2.DEVICE_CPU, "cuda": run_pb2.DEVICE_CUDA}
 DEVICES_BY_NUMBER = {run_pb2.DEVICE_UNSPECIFIED: "cpu"} | {number: name for name, number in DEVICES.items()}
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """The moment on the wire; unset for None."""
-    if moment is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
 
 
 def model_to_proto(model: Model) -> pb.Model:

@@ -4,6 +4,7 @@ from espalier.prompt.v1 import service_pb2, service_pb2_grpc
 from espalier_common.db import Database
 from espalier_common.identity import current_principal
 from espalier_common.pagination import Paginator
+from espalier_common.rpc.timestamps import timestamp
 from espalier_prompt.models import Prompt, PromptVersion
 from espalier_prompt.service import Prompts
 
@@ -45,7 +46,7 @@ class PromptRpc(service_pb2_grpc.PromptServiceServicer):
 
 def to_proto(prompt: Prompt, version: PromptVersion) -> service_pb2.Prompt:
     """The prompt at this version."""
-    message = service_pb2.Prompt(
+    return service_pb2.Prompt(
         id=prompt.id,
         name=prompt.name,
         text=version.text,
@@ -53,6 +54,5 @@ def to_proto(prompt: Prompt, version: PromptVersion) -> service_pb2.Prompt:
         version=version.version,
         variables=version.variables,
         owner_id=prompt.owner_id,
+        create_time=timestamp(prompt.created_at),
     )
-    message.create_time.FromDatetime(prompt.created_at)
-    return message

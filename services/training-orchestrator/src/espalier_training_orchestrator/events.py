@@ -9,12 +9,13 @@ from espalier.training_orchestrator.v1 import events_pb2, run_pb2, telemetry_pb2
 from espalier_common.bus import TELEMETRY, Bus, Consumer, Event
 from espalier_common.db import Database, utc_now
 from espalier_common.outbox import record
+from espalier_common.rpc.timestamps import timestamp
 from espalier_common.telemetry import get_logger
 from espalier_training_orchestrator.runs.models import RunMoved
 from espalier_training_orchestrator.storable import storable
 from espalier_training_orchestrator.telemetry.intake import MAX_STEP, Batch, Intake, wire_number
 from espalier_training_orchestrator.telemetry.repository import Measured, Printed
-from espalier_training_orchestrator.wire import enum_value, timestamp
+from espalier_training_orchestrator.wire import enum_value
 from espalier_training_orchestrator.workloads.models import WorkloadMoved
 from espalier_training_orchestrator.workloads.rpc import workload_to_proto
 

@@ -1,18 +1,6 @@
-"""Small conversions that every servicer needs: times and enums between entities and messages."""
+"""Small conversions that every servicer needs: enums and numbers between entities and messages."""
 
-from datetime import datetime
 from typing import Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
-
-
-def timestamp(at: datetime | None) -> Timestamp | None:
-    """A Timestamp; None (an unset field) stays None."""
-    if at is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(at)
-    return message
 
 
 def enum_value(enum: Any, prefix: str, name: str) -> Any:

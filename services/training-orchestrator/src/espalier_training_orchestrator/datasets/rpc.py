@@ -4,9 +4,10 @@ from espalier.training_orchestrator.v1 import dataset_pb2, dataset_service_pb2, 
 from espalier_common.db import Database
 from espalier_common.identity import current_principal
 from espalier_common.pagination import Paginator
+from espalier_common.rpc.timestamps import timestamp
 from espalier_training_orchestrator.datasets.models import Dataset, DatasetFile, DatasetFinding, DatasetVersion
 from espalier_training_orchestrator.datasets.service import Datasets, NewFile
-from espalier_training_orchestrator.wire import enum_name, enum_value, timestamp
+from espalier_training_orchestrator.wire import enum_name, enum_value
 
 
 class DatasetsRpc(dataset_service_pb2_grpc.DatasetServiceServicer):

@@ -7,9 +7,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from espalier.training_orchestrator.v1 import run_pb2
+from espalier_common.rpc.timestamps import timestamp
 from espalier_training_orchestrator.runs.models import Attempt, Checkpoint, Run, RunEvent, RunState, Step
 from espalier_training_orchestrator.telemetry.models import MetricPoint
-from espalier_training_orchestrator.wire import enum_name, enum_value, number, timestamp
+from espalier_training_orchestrator.wire import enum_name, enum_value, number
 
 MAX_ETA_SECONDS = 1e9
 
