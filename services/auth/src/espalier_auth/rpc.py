@@ -5,7 +5,6 @@ neither a thread that answers others nor a database connection.
 """
 
 import asyncio
-import uuid
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -19,6 +18,7 @@ from espalier_auth.service import Continuation, NewUser, Sessions, UserChanges, 
 from espalier_auth.tokens import AccessTokens
 from espalier_common.db import Database
 from espalier_common.errors import FieldViolation
+from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal, current_principal
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.timestamps import timestamp
@@ -233,7 +233,7 @@ def _read_changes(request: service_pb2.UpdateUserRequest) -> UserChanges:
     ]
     if not paths:
         found.append(FieldViolation("update_mask", "names no field; name display_name, roles or disabled", "MASK"))
-    if not _is_uuid(user.id):
+    if not is_uuid(user.id):
         found.append(FieldViolation("user.id", "must be the UUID of the user", "UUID"))
     if found:
         raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
@@ -242,10 +242,3 @@ def _read_changes(request: service_pb2.UpdateUserRequest) -> UserChanges:
         roles=list(user.roles) if "roles" in paths else None,
         disabled=user.disabled if "disabled" in paths else None,
     )
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from espalier_common.db import utc_now
+from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
 from espalier_common.visibility import visible
@@ -100,7 +101,7 @@ def list_deployments(session: Session, *, state: DeploymentState | None, page: P
 def wake_deployment_of(session: Session, workload_name: str) -> bool:
     """Makes the deployment due now if it is looked at at all; False when the workload is no deployment's."""
     deployment_id = workload_name.removeprefix(WORKLOAD_PREFIX)
-    if deployment_id == workload_name or not _is_uuid(deployment_id):
+    if deployment_id == workload_name or not is_uuid(deployment_id):
         return False
     woken = session.scalars(
         update(Deployment)
@@ -146,11 +147,3 @@ def next_check_at(session: Session) -> datetime | None:
     return session.scalars(
         select(Deployment.check_at).where(Deployment.check_at.is_not(None)).order_by(Deployment.check_at).limit(1)
     ).one_or_none()
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True

@@ -8,7 +8,6 @@ finite, enum values are known, timestamps lie within the years 1 to 9999.
 
 import math
 import re
-import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
@@ -19,6 +18,7 @@ from google.protobuf.message import Message
 
 from espalier.common.v1 import options_pb2
 from espalier_common.errors import FieldViolation
+from espalier_common.identifiers import is_uuid
 
 DEFAULT_MAX_LENGTH = 1 << 20
 DEFAULT_MAX_ITEMS = 10_000
@@ -135,7 +135,7 @@ def _string_check(rule: options_pb2.FieldRule) -> Check:
             yield FieldViolation(path, description, "TOO_SHORT")
         if pattern is not None and len(value) <= maximum and not pattern.fullmatch(value):
             yield FieldViolation(path, f"must match {rule.pattern}", "PATTERN")
-        if rule.uuid and not _is_uuid(value):
+        if rule.uuid and not is_uuid(value):
             description = "must be a UUID such as 018f6e1c-0b0a-7c3e-9d5a-0242ac120002"
             yield FieldViolation(path, description, "UUID")
 
@@ -148,13 +148,6 @@ def _check_text(value: str, path: str, *, maximum: int) -> Iterator[FieldViolati
         yield FieldViolation(path, f"must have at most {maximum} characters; it has {len(value)}", "TOO_LONG")
     if "\x00" in value:
         yield FieldViolation(path, f"has a NUL character at position {value.index(chr(0))}; remove it", "NUL")
-
-
-def _is_uuid(value: str) -> bool:
-    try:
-        return str(uuid.UUID(value)) == value
-    except ValueError:
-        return False
 
 
 def _bytes_check(rule: options_pb2.FieldRule) -> Check:

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from espalier_common.artifacts import ArtifactStore
+from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal
 from espalier_training_orchestrator.datasets import repository as datasets
 from espalier_training_orchestrator.datasets.models import DatasetFile, DatasetVersion
@@ -63,7 +64,7 @@ class Survey:
     def _datasets(
         self, session: Session, version_ids: Sequence[str], principal: Principal | None
     ) -> dict[str, DatasetFacts]:
-        ids = [version_id for version_id in version_ids if _is_uuid(version_id)]
+        ids = [version_id for version_id in version_ids if is_uuid(version_id)]
         versions = datasets.find_versions(session, ids)
         return {
             version.id: self._dataset(version)
@@ -115,8 +116,3 @@ def _template_names() -> Sequence[str]:
     from espalier_data.templates import template_names
 
     return template_names()
-
-
-def _is_uuid(text: str) -> bool:
-    parts = text.split("-")
-    return [len(part) for part in parts] == [8, 4, 4, 4, 12] and all(c in "0123456789abcdef" for p in parts for c in p)
