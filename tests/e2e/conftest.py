@@ -29,7 +29,7 @@ def trainer(platform: Platform, admin: Api) -> Api:
         "/api/v1/users",
         {"user": {"username": "tara", "roles": ["trainer"]}, "password": "a trainer's password"},
     )
-    return Api(platform.url, "tara", "a trainer's password")
+    return platform.login("tara", "a trainer's password")
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ class Platform:
         self.home.chmod(0o755)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.clients: list[Api] = []
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,6 +70,8 @@ class Platform:
         self.command("up")
 
     def destroy(self) -> None:
+        for api in self.clients:
+            api.http.close()
         self.command("down", check=False)
         shutil.rmtree(self.home, ignore_errors=True)
 
@@ -94,8 +97,14 @@ class Platform:
                 found.append(int(entry.name))
         return sorted(found)
 
+    def login(self, username: str, password: str) -> "Api":
+        """A client signed in as this user; closed with the platform."""
+        api = Api(self.url, username, password)
+        self.clients.append(api)
+        return api
+
     def admin(self) -> "Api":
-        return Api(self.url, "admin", (self.home / "admin-password").read_text("utf-8").strip())
+        return self.login("admin", (self.home / "admin-password").read_text("utf-8").strip())
 
 
 def alive(pid: int) -> bool:

@@ -23,7 +23,8 @@ def test_a_broken_row_is_named_by_line_field_and_what_was_expected(trainer: Api)
 
 
 def test_a_rejected_dataset_trains_nothing(trainer: Api) -> None:
-    version = trainer.dataset("not even JSON", train=[{"text": ""}])
+    version = trainer.dataset("not even text", train=[{"text": 5}])
+    assert version["state"] == "DATASET_VERSION_STATE_REJECTED"
     refused = trainer.http.post(
         "/api/v1/training/runs", json={"name": "on a rejected dataset", "spec": pretraining(version["id"], max_steps=1)}
     )
@@ -73,7 +74,7 @@ def test_somebody_elses_run_answers_like_one_that_does_not_exist(
     admin.call(
         "POST", "/api/v1/users", {"user": {"username": "otto", "roles": ["trainer"]}, "password": "another trainer's"}
     )
-    other = Api(platform.url, "otto", "another trainer's")
+    other = platform.login("otto", "another trainer's")
     missing = "00000000-0000-4000-8000-000000000000"
     answers = [other.http.get(f"/api/v1/training/runs/{identity}") for identity in (run, missing)]
     assert [a.status_code for a in answers] == [404, 404]
@@ -88,7 +89,7 @@ def test_a_viewer_may_look_but_not_start(platform: Platform, admin: Api, corpus:
     admin.call(
         "POST", "/api/v1/users", {"user": {"username": "vera", "roles": ["viewer"]}, "password": "a viewer's password"}
     )
-    viewer = Api(platform.url, "vera", "a viewer's password")
+    viewer = platform.login("vera", "a viewer's password")
     viewer.get("/api/v1/training/runs")
     refused = viewer.http.post("/api/v1/training/runs", json={"name": "no", "spec": pretraining(corpus, max_steps=1)})
     assert refused.status_code == 403
@@ -110,3 +111,8 @@ def test_a_taken_port_is_named_with_the_setting(platform: Platform) -> None:
         assert "ESPALIER_GATEWAY_PORT" in done.stderr + done.stdout
     finally:
         second.destroy()
+
+
+def test_a_dataset_without_a_word_fails_its_run_with_a_sentence(trainer: Api) -> None:
+    version = trainer.dataset("empty rows", train=[{"text": ""}, {"text": " "}])
+    assert version["state"] == "DATASET_VERSION_STATE_REJECTED", version["message"]

@@ -144,6 +144,7 @@ def test_an_undeployed_model_no_longer_answers(trainer: Api, deployment: dict[st
         return True if state == "DEPLOYMENT_STATE_STOPPED" else None
 
     until(stopped, seconds=30, what="the end of the deployment")
-    answer = trainer.http.post("/api/v1/chat/sessions", json={"deployment_id": deployment["id"]})
-    assert answer.status_code == 400
+    session = trainer.call("POST", "/api/v1/chat/sessions", {"deployment_id": deployment["id"]})
+    answer = trainer.http.post(f"/api/v1/chat/sessions/{session['id']}/messages", json={"text": "Are you there?"})
+    assert answer.status_code == 409
     assert answer.json()["detail"]
