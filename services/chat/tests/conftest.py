@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import pytest
 from aiohttp import web
-from sqlalchemy import text
 
 from espalier.chat.v1 import service_pb2 as pb
 from espalier.chat.v1 import service_pb2_grpc
@@ -23,8 +22,8 @@ from espalier_chat.service import Conversations
 from espalier_chat.settings import ChatSettings
 from espalier_chat.upstream import ModelServers
 from espalier_common.db import Database, new_id
-from espalier_common.migrations import migrate
 from espalier_common.pagination import Paginator
+from espalier_common.testing.plugin import MigratedDatabase
 
 Script = Callable[["Stream"], Awaitable[None]]
 
@@ -132,20 +131,10 @@ async def registry(model_server: ModelServer) -> AsyncIterator[RegistryPeer]:
     await server.stop(None)
 
 
-@pytest.fixture(scope="module")
-def module_database(database_url: str) -> Iterator[Database]:
-    migrate("espalier_chat", database_url)
-    database = Database(database_url)
-    yield database
-    database.close()
-
-
 @pytest.fixture
-def database(module_database: Database) -> Database:
-    """Empty for each test; emptied, because making one anew takes twenty times as long."""
-    with module_database.transaction() as session:
-        session.execute(text("TRUNCATE messages, sessions, outbox"))
-    return module_database
+def database(emptied_database: MigratedDatabase) -> Database:
+    """Empty for the test."""
+    return emptied_database("espalier_chat")
 
 
 @dataclass

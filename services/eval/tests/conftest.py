@@ -13,9 +13,9 @@ from espalier_eval.service import Evaluations
 
 
 @pytest.fixture
-def database(migrated_database: MigratedDatabase) -> Database:
-    """Fresh for the test."""
-    return migrated_database("espalier_eval")
+def database(emptied_database: MigratedDatabase) -> Database:
+    """Empty for the test."""
+    return emptied_database("espalier_eval")
 
 
 @pytest.fixture

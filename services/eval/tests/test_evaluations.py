@@ -10,7 +10,7 @@ from espalier.eval.v1 import events_pb2, service_pb2, service_pb2_grpc
 from espalier_common.db import Database
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.tables import outbox
-from espalier_common.testing.rpc import RpcTestServer
+from espalier_common.testing.rpc import RpcTestServer, refusal_bytes
 from espalier_eval.models import Base
 
 MIA, BEN = "018f6e1c-0b0a-7c3e-9d5a-0242ac120002", "018f6e1c-0b0a-7c3e-9d5a-0242ac120003"
@@ -64,7 +64,9 @@ async def test_somebody_elses_evaluation_looks_like_a_missing_one(server: RpcTes
     missing = await _get_refusal(ben, missing_id)
 
     assert foreign.code() is missing.code() is grpc.StatusCode.NOT_FOUND
-    assert _bytes(foreign).replace(created.id.encode(), b"ID") == _bytes(missing).replace(missing_id.encode(), b"ID")
+    assert refusal_bytes(foreign).replace(created.id.encode(), b"ID") == refusal_bytes(missing).replace(
+        missing_id.encode(), b"ID"
+    )
     assert not (await ben.ListEvaluations(service_pb2.ListEvaluationsRequest())).evaluations
 
 
@@ -153,12 +155,3 @@ async def _get_refusal(stub: Any, evaluation_id: str) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.GetEvaluation(service_pb2.GetEvaluationRequest(evaluation_id=evaluation_id))
     return refused.value
-
-
-def _bytes(error: grpc.aio.AioRpcError) -> bytes:
-    """The whole answer, but for the request id."""
-    details = dict(error.trailing_metadata())
-    request_id = str(details["x-request-id"]).encode()
-    packed = details["grpc-status-details-bin"]
-    assert isinstance(packed, bytes)
-    return (error.details() or "").encode() + packed.replace(request_id, b"")

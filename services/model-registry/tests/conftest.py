@@ -8,15 +8,14 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from sqlalchemy import text
 
 from espalier.model_registry.v1 import service_pb2, service_pb2_grpc
 from espalier.training_orchestrator.v1 import run_service_pb2, run_service_pb2_grpc
 from espalier_common.db import Database, new_id
 from espalier_common.errors import EspalierError
-from espalier_common.migrations import migrate
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.channel import open_sync_channel
+from espalier_common.testing.plugin import MigratedDatabase
 from espalier_model_registry.events import publish
 from espalier_model_registry.models import TrainedModel
 from espalier_model_registry.peers import OrchestratorRuns
@@ -114,20 +113,10 @@ def servers() -> ServersPeer:
     return ServersPeer()
 
 
-@pytest.fixture(scope="module")
-def module_database(database_url: str) -> Iterator[Database]:
-    migrate("espalier_model_registry", database_url)
-    database = Database(database_url)
-    yield database
-    database.close()
-
-
 @pytest.fixture
-def database(module_database: Database) -> Database:
-    """Empty for each test; emptied, because making one anew takes twenty times as long."""
-    with module_database.transaction() as session:
-        session.execute(text("TRUNCATE deployments, model_versions, models, outbox"))
-    return module_database
+def database(emptied_database: MigratedDatabase) -> Database:
+    """Empty for the test."""
+    return emptied_database("espalier_model_registry")
 
 
 @pytest.fixture

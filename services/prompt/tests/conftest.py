@@ -13,9 +13,9 @@ from espalier_prompt.service import Prompts
 
 
 @pytest.fixture
-def database(migrated_database: MigratedDatabase) -> Database:
-    """Fresh for the test."""
-    return migrated_database("espalier_prompt")
+def database(emptied_database: MigratedDatabase) -> Database:
+    """Empty for the test."""
+    return emptied_database("espalier_prompt")
 
 
 @pytest.fixture

@@ -115,6 +115,13 @@ async def start_rpc_server(servicers: Sequence[ServicerEntry], **service: Any) -
     return RpcTestServer(await start(described), key, verifier)
 
 
+def refusal_bytes(error: grpc.aio.AioRpcError) -> bytes:
+    """All that a refused caller is told, but for the id of the request."""
+    metadata: dict[str, Any] = dict(error.trailing_metadata())
+    request_id = str(metadata["x-request-id"]).encode()
+    return (error.details() or "").encode() + bytes(metadata["grpc-status-details-bin"]).replace(request_id, b"")
+
+
 class _Token:
     def __init__(self, token: str) -> None:
         self._token = token
