@@ -137,7 +137,8 @@ class Reconciler:
     def _finish(self, run: Run, attempt: Attempt, seen: Observation) -> None:
         self._gather(run, attempt)
         with self._database.transaction() as session:
-            attempt.last_step = max(attempt.last_step, telemetry.last_step(session, run.id, attempt.number))
+            measured = telemetry.last_step(session, run.id, attempt.number)
+        attempt.last_step = max(attempt.last_step, measured, _step_told(seen))
         has_model = seen.phase is Phase.SUCCEEDED and self._launching.has_model(run.id)
         self._settle(run, attempt, verdict(run, attempt, seen, has_model=has_model), seen)
 
@@ -223,3 +224,9 @@ class Reconciler:
 
 def _seconds_since(attempt: Attempt) -> float:
     return (utc_now() - (attempt.heartbeat_at or attempt.created_at)).total_seconds()
+
+
+def _step_told(seen: Observation) -> int:
+    """The last step as the attempt itself says; between two metric points nobody else knows."""
+    step = (seen.result or {}).get("step")
+    return step if isinstance(step, int) else 0

@@ -27,6 +27,11 @@ class CheckpointWatch:
         found = committed(self._directory)
         return found[-1] if found else None
 
+    @property
+    def newest_step(self) -> int:
+        """Step of the newest complete checkpoint; 0 when there is none."""
+        return _step_of(self.newest) if self.newest else 0
+
     def unacknowledged(self) -> list[Checkpoint]:
         """Complete checkpoints that the orchestrator may not know."""
         found = []
@@ -51,7 +56,7 @@ class CheckpointWatch:
         except (OSError, ValueError, AttributeError):  # being removed at this moment
             return None
         described = Checkpoint(
-            step=int(path.name.rpartition("-")[2]),
+            step=_step_of(path),
             attempt=attempt if isinstance(attempt, int) else self._attempt,
             uri=path.as_uri(),
             manifest_sha256=hashlib.sha256(manifest).hexdigest(),
@@ -60,3 +65,7 @@ class CheckpointWatch:
         described.create_time.FromNanoseconds(int(written * 1e9))
         self._described[path.name] = described
         return described
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])

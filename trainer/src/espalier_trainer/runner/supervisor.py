@@ -77,7 +77,8 @@ class Supervisor:
             exits,
             wish=self._wish,
             checkpoint=self._checkpoints.newest,
-            step=self._progress.step,
+            # Between two metric points it trained on; the checkpoint says how far.
+            step=max(self._progress.step, self._checkpoints.newest_step),
             disk_full=self._ranks is not None and self._ranks.disk_full,
             preempted=self._wish.by_signal and self._settings.sigterm_means == "preemption",
         )

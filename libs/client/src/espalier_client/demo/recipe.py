@@ -65,7 +65,7 @@ class Recipe:
 FROM_SCRATCH = Recipe(
     shape=Shape(),
     pretraining=Settings(learning_rate=4e-3, per_device_train_batch_size=4, max_steps=300, warmup_steps=20),
-    tuning=Settings(learning_rate=3e-3, per_device_train_batch_size=4, max_steps=240, eval_before=True),
+    tuning=Settings(learning_rate=2e-3, per_device_train_batch_size=2, max_steps=300, eval_before=True),
     lora=Lora(lora_rank=32, lora_alpha=64, lora_target=("all-linear", "lm_head")),
 )
 # A model that has learned to write already: gentler, and longer sequences.

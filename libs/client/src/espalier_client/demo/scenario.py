@@ -99,7 +99,7 @@ class Demo:
             session = open_session(self._api, deployment["id"], parameters=questions.PARAMETERS)
             stdout().print(f"{model:>6}: ", end="", markup=False)
             for delta in send(self._api, session, row["instruction"]):
-                sys.stdout.write(delta["text"])
+                sys.stdout.write(delta["text"].replace("\n", " "))
                 sys.stdout.flush()
             sys.stdout.write("\n")
         stdout().print(f"  docs: {row['output']}", markup=False)
