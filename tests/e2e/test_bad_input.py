@@ -28,7 +28,7 @@ def test_a_rejected_dataset_trains_nothing(trainer: Api) -> None:
     refused = trainer.http.post(
         "/api/v1/training/runs", json={"name": "on a rejected dataset", "spec": pretraining(version["id"], max_steps=1)}
     )
-    assert refused.status_code == 400
+    assert refused.status_code == 409
     assert "dataset" in refused.text
 
 
@@ -113,6 +113,7 @@ def test_a_taken_port_is_named_with_the_setting(platform: Platform) -> None:
         second.destroy()
 
 
-def test_a_dataset_without_a_word_fails_its_run_with_a_sentence(trainer: Api) -> None:
+def test_a_dataset_without_a_word_is_rejected(trainer: Api) -> None:
     version = trainer.dataset("empty rows", train=[{"text": ""}, {"text": " "}])
-    assert version["state"] == "DATASET_VERSION_STATE_REJECTED", version["message"]
+    assert version["state"] == "DATASET_VERSION_STATE_REJECTED"
+    assert "none of them holds any text" in version["message"]

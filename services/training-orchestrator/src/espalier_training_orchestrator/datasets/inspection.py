@@ -71,6 +71,10 @@ class Inspector:
         checked.row_format = report.row_format
         checked.rows, checked.accepted_rows, checked.rejected_rows = report.read, report.accepted, report.rejected
         checked.warned_rows, checked.findings = len(warned), report.findings
+        if report.accepted and not report.characters:
+            checked.problem = (
+                f"{checked.rows} rows were read and none of them holds any text; there is nothing to learn."
+            )
 
     def _prepare(self, path: Path, checked: CheckedFile) -> None:
         """Rows for training: the file itself where a run can read all of it, else the accepted rows alone."""
