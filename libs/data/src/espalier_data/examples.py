@@ -38,8 +38,8 @@ class Conversation:
 
     @property
     def characters(self) -> int:
-        """Length of all contents together."""
-        return sum(len(message.content) for message in self.messages)
+        """Length of all contents together, white space at their ends left out."""
+        return sum(len(message.content.strip()) for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Text:
 
     @property
     def characters(self) -> int:
-        """Length of the text."""
-        return len(self.text)
+        """Length of the text, white space at its ends left out."""
+        return len(self.text.strip())
 
 
 Example = Conversation | Text
