@@ -1,5 +1,6 @@
 """Transactions, ids, times."""
 
+import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -75,23 +76,36 @@ def test_ids_are_uuids_of_version_7_and_sort_by_time(monkeypatch: pytest.MonkeyP
     assert {uuid.UUID(value).variant for value in ids} == {uuid.RFC_4122}
 
 
-def test_an_announcement_comes_after_the_commit_only(database: Database) -> None:
-    heard: list[str] = []
-    database.on_commit("topic", lambda: heard.append("topic"))
-    with database.transaction() as session:
-        announce(session, "topic")
-        announce(session, "topic")
-        assert heard == []
-    assert heard == ["topic"]
-
+async def test_an_announcement_wakes_after_the_commit_only(database: Database) -> None:
     def fail() -> None:
         with database.transaction() as session:
             announce(session, "topic")
             raise RuntimeError("no")
 
-    with pytest.raises(RuntimeError):
-        fail()
-    assert heard == ["topic"]
+    with database.subscribe("topic") as subscription, database.subscribe("another") as another:
+        with database.transaction() as session:
+            announce(session, "topic")
+            announce(session, "topic")
+            assert not await subscription.wait(0.05)
+        assert await subscription.wait(5)
+        assert not await subscription.wait(0.05)
+        with pytest.raises(RuntimeError):
+            fail()
+        assert not await subscription.wait(0.05)
+        assert not await another.wait(0.05)
+
+
+async def test_what_is_announced_while_nobody_waits_is_remembered_until_the_next_wait(database: Database) -> None:
+    def commit() -> None:
+        with database.transaction() as session:
+            announce(session, "topic")
+
+    with database.subscribe("topic") as subscription:
+        await asyncio.to_thread(commit)
+        await asyncio.to_thread(commit)
+        assert await subscription.wait(5)
+        assert not await subscription.wait(0.05)
+    commit()
 
 
 def test_a_connection_killed_by_the_server_is_replaced(database: Database, postgres: Any) -> None:

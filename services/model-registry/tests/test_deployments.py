@@ -254,24 +254,29 @@ def test_two_reconcilers_never_work_on_one_deployment(step: Steps, servers: Any,
     assert len(servers.launches) == 1
 
 
-def test_an_event_of_its_server_makes_it_due_and_others_do_nothing(
+async def test_an_event_of_its_server_makes_it_due_and_others_do_nothing(
     step: Steps, servers: Any, database: Database, deployment: Deployment
 ) -> None:
     ready(step, servers)
     with database.transaction() as session:
         session.get_one(Deployment, deployment.id).check_at = utc_now() + timedelta(hours=1)
-    woken: list[str] = []
-    database.on_commit("deployments", lambda: woken.append("now"))
-    for name in (deployment.workload_name, f"deployment-{new_id()}", "deployment-x", "something-else"):
-        changed = orchestrator_events_pb2.WorkloadStateChanged(workload=workload_pb2.Workload(name=name))
-        event = Event(WORKLOAD_STATE_CHANGED, changed.SerializeToString(), new_id(), utc_now(), {})
-        with database.transaction() as session:
-            on_workload_changed(session, event)
-    assert woken == ["now"]
+    with database.subscribe("deployments") as subscription:
+        for name in (f"deployment-{new_id()}", "deployment-x", "something-else"):
+            tell_of_workload(database, name)
+        assert not await subscription.wait(0.05)
+        tell_of_workload(database, deployment.workload_name)
+        assert await subscription.wait(5)
     with database.transaction() as session:
         due = session.get_one(Deployment, deployment.id).check_at
     assert due is not None
     assert due <= utc_now()
+
+
+def tell_of_workload(database: Database, name: str) -> None:
+    changed = orchestrator_events_pb2.WorkloadStateChanged(workload=workload_pb2.Workload(name=name))
+    event = Event(WORKLOAD_STATE_CHANGED, changed.SerializeToString(), new_id(), utc_now(), {})
+    with database.transaction() as session:
+        on_workload_changed(session, event)
 
 
 def test_each_change_of_state_is_told_to_the_others(

@@ -41,7 +41,7 @@ async def platform(start: Any, nats_url: str) -> AsyncIterator[Any]:
     parts = orchestrator.assembly
     consumer = telemetry_consumer(bus, orchestrator.database, parts.intake)
     tasks = [
-        asyncio.create_task(parts.reconciler.run(parts.notifier)),
+        asyncio.create_task(parts.reconciler.run()),
         asyncio.create_task(consumer.run()),
     ]
     yield orchestrator

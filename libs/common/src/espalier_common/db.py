@@ -4,8 +4,8 @@ Everything here blocks: call it from plain handlers and from threads, never on t
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -18,6 +18,9 @@ from sqlalchemy.types import TypeDecorator
 from espalier_common.identifiers import new_id as new_id  # noqa: PLC0414  (part of this interface)
 from espalier_common.identifiers import utc_now as utc_now  # noqa: PLC0414  (the same)
 from espalier_common.settings import SettingsError
+from espalier_common.wakeups import Subscription, Wakeups
+
+_ANNOUNCEMENTS = "announcements"
 
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_N_label)s",
@@ -76,7 +79,7 @@ class Database:
             },
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
-        self._after_commit: dict[str, list[Callable[[], None]]] = {}
+        self._wakeups = Wakeups()
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -84,11 +87,12 @@ class Database:
         with self._sessions() as session:
             with session.begin():
                 yield session
-            self._announce(session.info.get("announcements", ()))
+            for topic in session.info.get(_ANNOUNCEMENTS, ()):
+                self._wakeups.notify(topic)
 
-    def on_commit(self, topic: str, call: Callable[[], None]) -> None:
-        """Calls `call` after each commit of a transaction that used `announce(session, topic)`; it must not block."""
-        self._after_commit.setdefault(topic, []).append(call)
+    def subscribe(self, topic: str) -> AbstractContextManager[Subscription]:
+        """Wakes after each commit of a transaction that used `announce(session, topic)`; used on the event loop."""
+        return self._wakeups.subscribe(topic)
 
     def check(self) -> bool:
         """True when the database answers; raises SQLAlchemy's OperationalError otherwise."""
@@ -98,11 +102,6 @@ class Database:
     def close(self) -> None:
         """Closes the pooled connections."""
         self.engine.dispose()
-
-    def _announce(self, topics: object) -> None:
-        for topic in topics if isinstance(topics, set) else ():
-            for call in self._after_commit.get(topic, ()):
-                call()
 
 
 def _parsed(url: str) -> URL:
@@ -115,5 +114,5 @@ def _parsed(url: str) -> URL:
 
 
 def announce(session: Session, topic: str) -> None:
-    """Marks the transaction so that `Database.on_commit(topic, …)` is called once it is committed."""
-    session.info.setdefault("announcements", set()).add(topic)
+    """Marks the transaction so that who is subscribed to the topic is woken once it is committed."""
+    session.info.setdefault(_ANNOUNCEMENTS, set()).add(topic)

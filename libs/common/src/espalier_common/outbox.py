@@ -62,32 +62,21 @@ class OutboxRelay:
 
     async def run(self) -> None:
         """Relays for ever; waits with growing pauses while the bus or the database is away."""
-        loop = asyncio.get_running_loop()
-        wake = asyncio.Event()
-
-        def wake_relay() -> None:
-            loop.call_soon_threadsafe(wake.set)
-
-        self._database.on_commit(TOPIC, wake_relay)
         pause = 0.5
-        while True:
-            wake.clear()
-            try:
-                while await asyncio.to_thread(self.publish_batch):
-                    pass
-                await self._prune_sometimes()
+        with self._database.subscribe(TOPIC) as subscription:
+            while True:
+                try:
+                    while await asyncio.to_thread(self.publish_batch):
+                        pass
+                    await self._prune_sometimes()
+                except Exception as error:
+                    log = _log.info if isinstance(error, Unavailable) else _log.warning
+                    log("outbox waits", seconds=pause, error=repr(error))
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, MAX_PAUSE)
+                    continue
                 pause = 0.5
-                wait = POLL_SECONDS
-            except Exception as error:
-                log = _log.info if isinstance(error, Unavailable) else _log.warning
-                log("outbox waits", seconds=pause, error=repr(error))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, MAX_PAUSE)
-                continue
-            try:
-                await asyncio.wait_for(wake.wait(), wait)
-            except TimeoutError:
-                continue
+                await subscription.wait(POLL_SECONDS)
 
     def publish_batch(self) -> int:
         """Publishes up to 100 events that wait; gives how many. Blocks. Raises Unavailable while the bus is away."""

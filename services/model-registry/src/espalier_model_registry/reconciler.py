@@ -4,7 +4,6 @@ Level-triggered: events only wake it, what it does follows from what it sees (`d
 names are deterministic, the intent is stored before the call, and each step may be repeated.
 """
 
-import asyncio
 import secrets
 from datetime import timedelta
 
@@ -12,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import EspalierError
+from espalier_common.rounds import IDLE_SECONDS, go_round
 from espalier_common.telemetry import get_logger
 from espalier_model_registry import repository
 from espalier_model_registry.decisions import Circumstances, Finding, Removal, Seen, Trouble, conclude
@@ -23,7 +23,6 @@ from espalier_model_registry.settings import ModelRegistrySettings
 BATCH = 100
 CLAIMED_PAUSE = 0.5
 DEFECT_PAUSE = timedelta(seconds=30)
-IDLE_SECONDS = 5.0  # finds what another replica left behind; our own commits wake it at once
 
 _log = get_logger(__name__)
 
@@ -42,20 +41,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconciles for ever: at once after a commit that changed a deployment, and when the next look is due."""
-        loop = asyncio.get_running_loop()
-        wake = asyncio.Event()
-
-        def wake_up() -> None:
-            loop.call_soon_threadsafe(wake.set)
-
-        self._database.on_commit(DEPLOYMENTS, wake_up)
-        while True:
-            wake.clear()
-            pause = await asyncio.to_thread(self.reconcile)
-            try:
-                await asyncio.wait_for(wake.wait(), pause)
-            except TimeoutError:
-                continue
+        await go_round(self.reconcile, database=self._database, topic=DEPLOYMENTS)
 
     def reconcile(self) -> float:
         """Takes one step for each deployment that is due; gives the seconds until the next is. Blocks."""

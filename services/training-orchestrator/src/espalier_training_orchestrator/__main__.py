@@ -1,6 +1,5 @@
 """`python -m espalier_training_orchestrator [serve|migrate]`: settings → database and bus → parts → server."""
 
-import functools
 import sys
 
 from espalier_common.bus import Bus
@@ -32,9 +31,9 @@ def build(settings: TrainingOrchestratorSettings) -> Service:
         background=[
             OutboxRelay(database, bus).run,
             telemetry_consumer(bus, database, assembly.intake).run,
-            functools.partial(assembly.checker.run, assembly.notifier),
-            functools.partial(assembly.reconciler.run, assembly.notifier),
-            functools.partial(assembly.workload_reconciler.run, assembly.notifier),
+            assembly.checker.run,
+            assembly.reconciler.run,
+            assembly.workload_reconciler.run,
         ],
     )
 

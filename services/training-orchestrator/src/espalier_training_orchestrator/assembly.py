@@ -5,14 +5,13 @@ import sys
 from dataclasses import dataclass
 
 from espalier_common.artifacts import ArtifactStore
-from espalier_common.db import Database
+from espalier_common.db import Database, announce
 from espalier_common.uploads import UploadStore
 from espalier_training_orchestrator.attempts.service import Attempts
 from espalier_training_orchestrator.changes import Publish
 from espalier_training_orchestrator.datasets.checker import DatasetChecker
 from espalier_training_orchestrator.datasets.service import Datasets
 from espalier_training_orchestrator.launchers import Launcher
-from espalier_training_orchestrator.notifier import Notifier
 from espalier_training_orchestrator.planner import TrainerSettings
 from espalier_training_orchestrator.platform_facts import platform_facts
 from espalier_training_orchestrator.reconciler import Reconciler
@@ -34,7 +33,6 @@ class Assembly:
     """What the edge and the background tasks work with."""
 
     database: Database
-    notifier: Notifier
     datasets: Datasets
     checker: DatasetChecker
     runs: Runs
@@ -50,11 +48,11 @@ def assemble(
 ) -> Assembly:
     """Puts the parts together. Nothing runs yet."""
     artifacts, uploads = ArtifactStore(settings.artifacts_url), UploadStore(settings.artifacts_url)
-    notifier, trainer = Notifier(), trainer_settings(settings)
+    trainer = trainer_settings(settings)
     survey = Survey(artifacts=artifacts, platform=platform_facts(settings))
-    lifecycle = Lifecycle(publish=publish, wake=notifier.after_commit)
+    lifecycle = Lifecycle(publish=publish, wake=announce)
     ledger = CheckpointLedger(places=survey.places, lifecycle=lifecycle)
-    intake = Intake(notifier.after_commit)
+    intake = Intake(announce)
     launching = Launching(
         database,
         launcher=launcher,
@@ -65,8 +63,7 @@ def assemble(
     harvest = Harvest(database, launcher=launcher, intake=intake, ledger=ledger, log_limit=settings.log_bytes_per_rank)
     return Assembly(
         database=database,
-        notifier=notifier,
-        datasets=Datasets(uploads, wake=notifier.after_commit),
+        datasets=Datasets(uploads, wake=announce),
         checker=DatasetChecker(
             database, artifacts=artifacts, uploads=uploads, findings_per_file=settings.findings_per_file
         ),
@@ -87,7 +84,7 @@ def assemble(
             silence_seconds=settings.heartbeat_silence_seconds,
             pause=settings.reconcile_seconds,
         ),
-        workloads=Workloads(artifacts=artifacts, publish=publish, wake=notifier.after_commit),
+        workloads=Workloads(artifacts=artifacts, publish=publish, wake=announce),
         workload_reconciler=WorkloadReconciler(
             database,
             launcher=launcher,

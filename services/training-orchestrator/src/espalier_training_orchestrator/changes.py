@@ -1,4 +1,4 @@
-"""What the use cases tell the outside, as ports: the edge fills them with the outbox and the in-process notifier."""
+"""What the use cases tell the outside, as ports: filled with the outbox and with `announce`."""
 
 from collections.abc import Callable
 

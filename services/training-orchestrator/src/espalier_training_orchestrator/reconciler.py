@@ -19,11 +19,10 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import EspalierError
+from espalier_common.rounds import IDLE_SECONDS, go_round
 from espalier_common.telemetry import get_logger
 from espalier_training_orchestrator.launchers import Launcher
 from espalier_training_orchestrator.locks import single_flight
-from espalier_training_orchestrator.notifier import Notifier
-from espalier_training_orchestrator.rounds import IDLE_SECONDS, go_round
 from espalier_training_orchestrator.runs import repository
 from espalier_training_orchestrator.runs.admission import Admission
 from espalier_training_orchestrator.runs.launching import Launching
@@ -69,9 +68,9 @@ class Reconciler:
         self._failed_gatherings: Counter[str] = Counter()
         self._pauses: dict[str, tuple[float, float]] = {}
 
-    async def run(self, notifier: Notifier) -> None:
+    async def run(self) -> None:
         """Rounds for ever."""
-        await go_round(self.tick, notifier=notifier, topic=RECONCILER)
+        await go_round(self.tick, database=self._database, topic=RECONCILER)
 
     def tick(self) -> float:
         """One round over everything; gives the seconds until the next."""

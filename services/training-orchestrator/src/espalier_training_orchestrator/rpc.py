@@ -24,7 +24,7 @@ from espalier_training_orchestrator.workloads.rpc import WorkloadsRpc
 def servicers(assembly: Assembly, settings: TrainingOrchestratorSettings) -> list[ServicerEntry]:
     """What the server serves."""
     database, paginator = assembly.database, Paginator(settings.service_secret)
-    streams = Streams(database, runs=assembly.runs, notifier=assembly.notifier)
+    streams = Streams(database, runs=assembly.runs)
     return [
         (
             dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server,

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 from espalier_common.artifacts import ArtifactStore
 from espalier_common.db import Database
 from espalier_common.errors import EspalierError, NotFound
+from espalier_common.rounds import IDLE_SECONDS, go_round
 from espalier_common.telemetry import get_logger
 from espalier_common.uploads import UploadStore
 from espalier_training_orchestrator.datasets import repository
 from espalier_training_orchestrator.datasets.models import DatasetFile, DatasetFinding, DatasetVersion
 from espalier_training_orchestrator.datasets.service import CHECKER
 from espalier_training_orchestrator.locks import single_flight
-from espalier_training_orchestrator.notifier import Notifier
-from espalier_training_orchestrator.rounds import IDLE_SECONDS, go_round
 
 if TYPE_CHECKING:
     from espalier_training_orchestrator.datasets.inspection import CheckedFile
@@ -42,9 +41,9 @@ class DatasetChecker:
         self._findings_per_file = findings_per_file
         self._failures: Counter[str] = Counter()
 
-    async def run(self, notifier: Notifier) -> None:
+    async def run(self) -> None:
         """Checks for ever."""
-        await go_round(self.tick, notifier=notifier, topic=CHECKER)
+        await go_round(self.tick, database=self._database, topic=CHECKER)
 
     def tick(self) -> float:
         """Checks every version that waits for it; gives the seconds until the next round."""

@@ -8,7 +8,6 @@ from espalier.training_orchestrator.v1 import run_pb2, run_service_pb2
 from espalier_common.db import Database
 from espalier_common.errors import FieldViolation, InvalidArgument
 from espalier_common.identity import Principal
-from espalier_training_orchestrator.notifier import Notifier
 from espalier_training_orchestrator.runs.messages import point_to_proto, run_to_proto
 from espalier_training_orchestrator.runs.service import Runs
 from espalier_training_orchestrator.telemetry import repository as telemetry
@@ -40,10 +39,9 @@ class _LogLook:
 class Streams:
     """What WatchRun and WatchLogs send. A slow reader slows down its own stream alone."""
 
-    def __init__(self, database: Database, *, runs: Runs, notifier: Notifier) -> None:
+    def __init__(self, database: Database, *, runs: Runs) -> None:
         self._database = database
         self._runs = runs
-        self._notifier = notifier
 
     async def run(
         self, principal: Principal, run_id: str, cursor: str
@@ -51,7 +49,7 @@ class Streams:
         """The run now, at each change, and each point after the cursor, until it has ended."""
         position = _position(cursor)
         last: run_pb2.Run | None = None
-        with self._notifier.subscribe(run_id) as subscription:
+        with self._database.subscribe(run_id) as subscription:
             while True:
                 look = await asyncio.to_thread(self._look, principal, run_id, position)
                 position = look.cursor
@@ -68,7 +66,7 @@ class Streams:
     ) -> AsyncIterator[run_service_pb2.LogChunk]:
         """The log from an offset on, until its attempt has ended."""
         number, offset = request.attempt, int(request.offset)
-        with self._notifier.subscribe(request.run_id) as subscription:
+        with self._database.subscribe(request.run_id) as subscription:
             while True:
                 look = await asyncio.to_thread(self._log_look, principal, request.run_id, number, request.rank, offset)
                 number, offset = look.attempt, look.piece.next_offset

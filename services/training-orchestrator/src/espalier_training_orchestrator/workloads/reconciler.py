@@ -7,13 +7,12 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from espalier_common.db import Database
 from espalier_common.errors import EspalierError
+from espalier_common.rounds import IDLE_SECONDS, go_round
 from espalier_common.telemetry import get_logger
 from espalier_training_orchestrator import planner
 from espalier_training_orchestrator.changes import Publish
 from espalier_training_orchestrator.launchers import Launcher
 from espalier_training_orchestrator.locks import single_flight
-from espalier_training_orchestrator.notifier import Notifier
-from espalier_training_orchestrator.rounds import IDLE_SECONDS, go_round
 from espalier_training_orchestrator.runs.survey import Places
 from espalier_training_orchestrator.spec import Observation, Phase
 from espalier_training_orchestrator.workloads import repository
@@ -48,9 +47,9 @@ class WorkloadReconciler:
         self._sick: Counter[str] = Counter()
         self._asked_at: dict[str, float] = {}
 
-    async def run(self, notifier: Notifier) -> None:
+    async def run(self) -> None:
         """Rounds for ever."""
-        await go_round(self.tick, notifier=notifier, topic=RECONCILER)
+        await go_round(self.tick, database=self._database, topic=RECONCILER)
 
     def tick(self) -> float:
         """One round over everything; gives the seconds until the next."""
