@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from espalier_common.db import Database, new_id, utc_now
+from espalier_common.storable import storable
 from espalier_common.tables import dead_letters, processed_messages
 from espalier_common.telemetry import get_logger
 
@@ -53,7 +54,7 @@ class Inbox:
             "subject": event.subject,
             "payload": event.payload,
             "headers": event.headers,
-            "error": self._last_error.replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+            "error": storable(self._last_error),
             "created_at": utc_now(),
         }
         try:

@@ -10,9 +10,9 @@ from espalier_common.bus import TELEMETRY, Bus, Consumer, Event
 from espalier_common.db import Database, utc_now
 from espalier_common.outbox import record
 from espalier_common.rpc.timestamps import timestamp
+from espalier_common.storable import storable
 from espalier_common.telemetry import get_logger
 from espalier_training_orchestrator.runs.models import RunMoved
-from espalier_training_orchestrator.storable import storable
 from espalier_training_orchestrator.telemetry.intake import MAX_STEP, Batch, Intake, wire_number
 from espalier_training_orchestrator.telemetry.repository import Measured, Printed
 from espalier_training_orchestrator.wire import enum_value

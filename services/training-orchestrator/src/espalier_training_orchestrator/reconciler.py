@@ -20,6 +20,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import EspalierError
 from espalier_common.rounds import IDLE_SECONDS, go_round
+from espalier_common.storable import storable
 from espalier_common.telemetry import get_logger
 from espalier_training_orchestrator.launchers import Launcher
 from espalier_training_orchestrator.locks import single_flight
@@ -30,7 +31,6 @@ from espalier_training_orchestrator.runs.lifecycle import RECONCILER, Lifecycle
 from espalier_training_orchestrator.runs.models import Attempt, Run, RunState, StopMode
 from espalier_training_orchestrator.runs.verdict import Verdict, never_launched, verdict
 from espalier_training_orchestrator.spec import Observation, Phase
-from espalier_training_orchestrator.storable import storable
 from espalier_training_orchestrator.telemetry import repository as telemetry
 from espalier_training_orchestrator.telemetry.harvest import Harvest
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from espalier_common.storable import storable
 from espalier_training_orchestrator.changes import Wake
 from espalier_training_orchestrator.runs import repository as runs
 from espalier_training_orchestrator.runs.models import Run, Step
-from espalier_training_orchestrator.storable import storable
 from espalier_training_orchestrator.telemetry import repository
 from espalier_training_orchestrator.telemetry.repository import Measured, Printed
 
