@@ -51,6 +51,13 @@ def test_a_remembered_port_that_a_stranger_took_is_replaced(tmp_path: Path) -> N
         assert assign(file, {"ESPALIER_GATEWAY_PORT": free()})["auth"] != taken
 
 
+def test_the_gateway_stays_where_it_was_put(tmp_path: Path) -> None:
+    file = tmp_path / "ports.json"
+    port = free()
+    assign(file, {"ESPALIER_GATEWAY_PORT": port})
+    assert assign(file, {})["gateway"] == int(port)
+
+
 def test_a_port_that_our_own_process_has_is_not_taken(tmp_path: Path) -> None:
     file = tmp_path / "ports.json"
     with socket.socket() as ours:

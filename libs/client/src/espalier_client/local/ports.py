@@ -1,4 +1,4 @@
-"""Which port each process listens on: as set by the environment, else as remembered, else a free one."""
+"""Which port each process listens on: as the environment says, else as before, else the default or a free one."""
 
 import contextlib
 import json
@@ -34,9 +34,11 @@ def assign(
     ports: dict[str, int] = {}
     for name in names:
         wanted = _wanted(name, environment)
-        port = wanted or remembered.get(name)
+        port = wanted or remembered.get(name) or DEFAULTS.get(name)
         ours = is_running(name) and port == remembered.get(name)
-        if port is not None and wanted is not None and not ours and not is_free(port):
+        # People know the port of the gateway: it does not move without being told to.
+        fixed = wanted is not None or name in DEFAULTS
+        if port is not None and fixed and not ours and not is_free(port):
             raise PlatformError(_taken(port, name))
         if port is None or not (ours or is_free(port)):
             port = _free_port({*ports.values(), *remembered.values()})
@@ -80,7 +82,7 @@ def _taken(port: int, name: str) -> str:
 def _wanted(name: str, environment: Mapping[str, str]) -> int | None:
     text = environment.get(setting_of(name), "")
     if not text:
-        return DEFAULTS.get(name)
+        return None
     if not text.isdecimal() or not 0 < int(text) < 65_536:
         raise PlatformError(f"{setting_of(name)} must be a port from 1 to 65535, not {text!r}.")
     port = int(text)
