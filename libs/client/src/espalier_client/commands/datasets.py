@@ -24,9 +24,7 @@ Files = list[tuple[str, str, Path]]  # split, name within the version, path
 @app.command()
 def upload(
     name: Annotated[str, typer.Argument(help="Name of the dataset; a new version is made when it exists.")],
-    train: Annotated[
-        list[Path] | None, typer.Option("--train", help="File to train on; may be given several times.")
-    ] = None,
+    train: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Files to train on.")] = None,
     validation: Annotated[
         list[str] | None,
         typer.Option("--validation", help="File to evaluate on, or NAME=FILE; several are told apart."),
@@ -149,7 +147,7 @@ def _files(train: list[Path], validation: list[str]) -> Files:
         name, equals, file = text.partition("=")
         files.append(("validation", name if equals else "", Path(file if equals else text)))
     if not files:
-        raise UsageError("Give at least one file, with --train or --validation.")
+        raise UsageError("Give at least one file to train on, or to evaluate on with --validation.")
     for _, _, path in files:
         if not path.is_file():
             raise UsageError(f"{path} is no file.")
