@@ -24,7 +24,7 @@ Files = list[tuple[str, str, Path]]  # split, name within the version, path
 @app.command()
 def upload(
     name: Annotated[str, typer.Argument(help="Name of the dataset; a new version is made when it exists.")],
-    train: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Files to train on.")] = None,
+    train: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Files to train on.")] = None,
     validation: Annotated[
         list[str] | None,
         typer.Option("--validation", help="File to evaluate on, or NAME=FILE; several are told apart."),
