@@ -125,6 +125,21 @@ def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one(
     assert tokens[0] == tokens[1]
 
 
+def test_a_run_that_crashed_after_its_last_step_only_finishes(
+    tuned: tuple[Path, Outcome], corpus: Path, base_model: Path
+) -> None:
+    directory, whole = tuned
+    finished = launch(
+        directory,
+        ranks=2,
+        attempt=3,
+        **_fine_tuning(corpus, base_model, resume_from=str(directory / "checkpoints" / "step-8")),
+    )
+    assert finished.codes == [0, 0], finished.outputs[0]
+    assert [line["step"] for line in finished.metrics] == [8]
+    assert finished.final["values"]["eval/loss"] == pytest.approx(whole.final["values"]["eval/loss"], rel=1e-4)
+
+
 def test_a_stop_with_save_leaves_a_complete_checkpoint(tmp_path: Path, corpus: Path, base_model: Path) -> None:
     run = _fine_tuning(corpus, base_model, deepspeed={"enabled": False}, eval_before=False)
     outcome = launch(tmp_path, ranks=2, stop="save", **run)

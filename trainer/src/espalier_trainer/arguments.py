@@ -65,6 +65,11 @@ def _deepspeed(run: RunFile) -> dict[str, Any]:
         zero["offload_optimizer"] = {"device": "cpu"}
     if run.deepspeed.zero_stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
+    more: dict[str, Any] = {}
+    if run.deepspeed.offload == "cpu" and run.resources.device == "cuda":
+        # DeepSpeed's own optimizer for host memory; it is compiled at the first start.
+        names = ("lr", "betas", "eps", "weight_decay")
+        more["optimizer"] = {"type": "AdamW", "params": dict.fromkeys(names, "auto")}
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
@@ -72,5 +77,7 @@ def _deepspeed(run: RunFile) -> dict[str, Any]:
         "zero_optimization": zero,
         "bf16": {"enabled": run.resources.device == "cuda"},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": run.resources.device == "cuda",
         "steps_per_print": 1_000_000_000,
+        **more,
     }

@@ -58,7 +58,8 @@ def on_first_rank(place: Place, work: Callable[[], T]) -> T:
         except Exception as error:  # handed to every rank, and raised on each below
             if not _together():
                 raise
-            outcome[1] = error if isinstance(error, TrainerError) else RuntimeError(f"{type(error).__name__}: {error}")
+            kept = isinstance(error, TrainerError | OSError)  # others may not survive the journey
+            outcome[1] = error if kept else RuntimeError(f"{type(error).__name__}: {error}")
     if _together():
         distributed.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:

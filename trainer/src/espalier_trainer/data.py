@@ -171,12 +171,12 @@ def _write_split(
         if meta is None or meta.fingerprint != fingerprint:
             rows = chain.from_iterable(_rows(run, entry, tokenizer, template) for entry in entries)
             meta = write_store(_packed(run, rows), directory, fingerprint=fingerprint)
-    except (DataError, OSError) as error:
-        raise ConfigError(f"the data cannot be read: {error}") from error
+    except DataError as error:
+        raise ConfigError(f"the data cannot be used: {error}") from error
     if not meta.trained_tokens:
         names = ", ".join(entry.path.name for entry in entries)
         raise ConfigError(
-            f"{names}: no token to train on is left; look at the dataset report, and at cutoff_len ({run.cutoff_len})"
+            f"{names}: no token with loss is left; look at the dataset report, and at cutoff_len ({run.cutoff_len})"
         )
     print(f"{directory.name}: {meta.rows} rows of {meta.tokens} tokens, {meta.trained_tokens} with loss", flush=True)  # noqa: T201
 
@@ -218,5 +218,8 @@ def _fingerprint(run: RunFile, entries: list[DatasetEntry], tokenizer: TextToken
 
 
 def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"the data file {path} cannot be read: {error.strerror or error}") from error

@@ -42,6 +42,9 @@ def load_model(run: RunFile, base: Path | None, tokenizer: TextTokenizer, templa
     model.generation_config.pad_token_id = tokenizer.pad_id
     model.config.pad_token_id = tokenizer.pad_id
     model.config.use_cache = False
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest and run.cutoff_len > longest:
+        raise ConfigError(f"cutoff_len is {run.cutoff_len}, but the model reads at most {longest} tokens; lower it")
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ConfigError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model.config.vocab_size}; "

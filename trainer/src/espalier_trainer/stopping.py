@@ -20,6 +20,10 @@ class StopRequest(IntEnum):
     DISCARD = 2
 
 
+class AllStepsDone(Exception):
+    """Leaves the trainer before its first step, with everything loaded."""
+
+
 class StopCallback(TrainerCallback):
     """Ends the training loop after the step in which all ranks learned of the request."""
 
@@ -27,6 +31,11 @@ class StopCallback(TrainerCallback):
         self._file = file
         self._place = place
         self.request = StopRequest.NONE
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+        """A run that crashed after its last step has no step left; the trainer would take one more."""
+        if state.global_step >= state.max_steps:
+            raise AllStepsDone
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         """Asks; a run at its last step is finished rather than stopped."""

@@ -6,6 +6,7 @@ can mend ends with its sentence as the last line of stderr and exit code 78.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -38,7 +39,7 @@ def train(run: RunFile, attempt_dir: Path) -> None:  # noqa: PLR0915 - it reads 
     from espalier_trainer.mirror import finish_swanlab, swanlab_callbacks
     from espalier_trainer.models import load_model, locate
     from espalier_trainer.saving import CommitCallback, describe_run
-    from espalier_trainer.stopping import StopCallback, StopRequest
+    from espalier_trainer.stopping import AllStepsDone, StopCallback, StopRequest
     from espalier_trainer.trainers import build_trainer
 
     _check_device(run, place)
@@ -90,7 +91,8 @@ def train(run: RunFile, attempt_dir: Path) -> None:  # noqa: PLR0915 - it reads 
         callbacks=[stopping, watching, saving, *mirror],
     )
 
-    trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
+    with contextlib.suppress(AllStepsDone):
+        trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
     step = trainer.state.global_step
     if stopping.request is not StopRequest.NONE:
         finish_swanlab(mirror)
@@ -104,7 +106,7 @@ def train(run: RunFile, attempt_dir: Path) -> None:  # noqa: PLR0915 - it reads 
             step=step, values=final, final=True, epoch=trainer.state.epoch, total_steps=trainer.state.max_steps
         )
     finish_swanlab(mirror)
-    collective.barrier()
+    collective.on_first_rank(place, lambda: sweep(run.checkpoints_dir))
 
 
 def _check_device(run: RunFile, place: Place) -> None:
@@ -161,7 +163,8 @@ def run_rank(path: Path) -> ExitCode:
 
 
 def _explained(error: Exception) -> tuple[str, ExitCode]:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    # The libraries that write weights tell a full disk in words only.
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
         return "the disk is full; free some space, or lower save_total_limit", ExitCode.INFRASTRUCTURE
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         hint = "lower per_device_train_batch_size or cutoff_len, or raise the ZeRO stage"
