@@ -37,6 +37,7 @@ async def test_pages_of_the_console_are_all_index_html(start_gateway: StartGatew
         assert "script-src 'self'" in answer.headers["content-security-policy"]
     unchanged = await gateway.client.get("/", headers={"if-none-match": answer.headers["etag"]})
     assert unchanged.status_code == 304
+    assert "script-src 'self'" in unchanged.headers["content-security-policy"]
 
 
 async def test_hashed_assets_are_kept_for_ever(start_gateway: StartGateway, built: Path) -> None:

@@ -81,6 +81,8 @@ def _file_response(path: Path, *, hashed: bool, headers: Headers) -> Response:
     response.headers["cache-control"] = FOREVER if hashed else ASK_EACH_TIME
     response.headers["content-security-policy"] = PAGE_POLICY
     if headers.get("if-none-match") == response.headers["etag"]:
-        unchanged = {name: response.headers[name] for name in ("etag", "cache-control")}
+        # The policy again: the headers of this answer replace those that the browser has kept with the file.
+        kept = ("etag", "cache-control", "content-security-policy")
+        unchanged = {name: response.headers[name] for name in kept}
         return Response(status_code=304, headers=unchanged)
     return response
