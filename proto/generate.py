@@ -21,7 +21,7 @@ def sources() -> list[str]:
 
 
 def generate(target: Path) -> None:
-    """Writes messages, typed stubs and services of every .proto below `target`, and one descriptor set with all comments."""
+    """Writes messages, typed stubs and services below `target`, and one descriptor set with all comments."""
     bin_dir = Path(sys.executable).parent
     command = [
         sys.executable,
@@ -71,7 +71,8 @@ def main() -> int:
         generate(Path(scratch))
         if arguments.check:
             fresh = same(Path(scratch) / "espalier", GENERATED / "espalier")
-            print("proto/gen is fresh" if fresh else "proto/gen is stale: run `make proto` and commit it", file=sys.stderr)
+            if not fresh:
+                sys.stderr.write("proto/gen is stale: run `make proto` and commit it\n")
             return 0 if fresh else 1
         shutil.rmtree(GENERATED, ignore_errors=True)
         shutil.copytree(scratch, GENERATED)
