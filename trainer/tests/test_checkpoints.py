@@ -19,8 +19,8 @@ from espalier_trainer.checkpoints import (
     verify,
 )
 from espalier_trainer.errors import CheckpointError
+from espalier_trainer.resuming import checked_checkpoint
 from espalier_trainer.run_file import RunFile
-from espalier_trainer.train import _checked_checkpoint
 
 MANIFEST_OF_RUN = Manifest(
     run_id="r", attempt=1, step=5, tokens=100, world_size=2, zero_stage=2, data="abc", versions={"torch": "2"}
@@ -97,14 +97,14 @@ def test_a_checkpoint_saved_again_replaces_the_old_one(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
     run = _resuming(_committed(tmp_path, 5), **change)
     with pytest.raises(CheckpointError, match=sentence):
-        _checked_checkpoint(run, "abc")
+        checked_checkpoint(run, "abc")
 
 
 def test_a_checkpoint_of_other_data_is_refused_and_a_fitting_one_is_taken(tmp_path: Path) -> None:
     run = _resuming(_committed(tmp_path, 5))
     with pytest.raises(CheckpointError, match="other data"):
-        _checked_checkpoint(run, "xyz")
-    taken = _checked_checkpoint(run, "abc")
+        checked_checkpoint(run, "xyz")
+    taken = checked_checkpoint(run, "abc")
     assert taken is not None
     assert taken.tokens == 100
 

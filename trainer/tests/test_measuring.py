@@ -21,6 +21,7 @@ from espalier_trainer.errors import LossError
 from espalier_trainer.evaluation import evaluate
 from espalier_trainer.metrics import MetricsCallback, MetricsFile, TokenMeter
 from espalier_trainer.process import Place
+from espalier_trainer.run_file import RunFile
 
 ALONE = Place(rank=0, local_rank=0, world_size=1)
 ROWS = [TokenRow(list(range(2, 2 + n)), [IGNORED] * 2 + list(range(4, 2 + n))) for n in (3, 5, 9, 14, 20, 4)]
@@ -86,7 +87,17 @@ def test_transformers_renders_and_masks_as_we_do(tmp_path: Path) -> None:
 
 def test_numbers_that_json_lacks_are_written_as_strings_and_end_the_run(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl")
-    callback = MetricsCallback(file, TokenMeter(), place=ALONE, measure=dict, eval_steps=0, eval_before=False)
+    run = RunFile.model_validate(
+        {
+            "run_id": "r",
+            "stage": "pt",
+            "output_dir": str(tmp_path),
+            "model": {"source": "scratch"},
+            "datasets": [{"path": "text.jsonl", "format": "text"}],
+            "cutoff_len": 64,
+        }
+    )
+    callback = MetricsCallback(run, file, meter=TokenMeter(), place=ALONE, measure=dict)
     state = TrainerState(global_step=3, max_steps=9, epoch=0.5)
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     with pytest.raises(LossError, match="became NaN at step 3"):

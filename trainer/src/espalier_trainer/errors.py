@@ -9,6 +9,8 @@ TrainerError
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from espalier_trainer.exit_codes import ExitCode
 
 
@@ -35,6 +37,6 @@ class LossError(ConfigError):
 class Stopped(TrainerError):
     """The run was asked to stop, and all ranks agreed."""
 
-    def __init__(self, message: str, *, saved: bool) -> None:
-        super().__init__(message)
+    def __init__(self, step: int, *, saved: Path | None) -> None:
+        super().__init__(f"stopped at step {step}, " + (f"saved {saved}" if saved else "nothing saved"))
         self.exit_code = ExitCode.STOPPED if saved else ExitCode.DISCARDED

@@ -32,6 +32,16 @@ class Evaluation:
         return {f"{label}/loss": self.loss, f"{label}/perplexity": self.perplexity}
 
 
+def measure(
+    model: Any, validation: dict[str, TokenRows], collator: Collator, *, batch_size: int, place: Place
+) -> dict[str, float]:
+    """Loss and perplexity on each set of rows, as metrics under the set's label. Every rank must call it."""
+    values: dict[str, float] = {}
+    for label, rows in validation.items():
+        values |= evaluate(model, rows, collator, batch_size=batch_size, place=place).values(label)
+    return values
+
+
 @torch.no_grad()
 def evaluate(model: Any, rows: TokenRows, collator: Collator, *, batch_size: int, place: Place) -> Evaluation:
     """Measures the rows with all ranks, each its share. Every rank must call it, and makes as many forward passes."""

@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from espalier_trainer.collective import summed
 from espalier_trainer.errors import LossError
 from espalier_trainer.process import Place
+from espalier_trainer.run_file import RunFile
 
 _NAMES = {
     "loss": "train/loss",
@@ -37,6 +38,10 @@ class MetricsFile:
         line = {"step": step, "time": time.time(), **more, "values": {k: _number(v) for k, v in values.items()}}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def finish(self, state: TrainerState, values: dict[str, float]) -> None:
+        """The last line of a finished run."""
+        self.write(step=state.global_step, values=values, final=True, epoch=state.epoch, total_steps=state.max_steps)
 
 
 class TokenMeter:
@@ -81,20 +86,19 @@ class MetricsCallback(TrainerCallback):
 
     def __init__(
         self,
+        run: RunFile,
         file: MetricsFile | None,
-        meter: TokenMeter,
         *,
+        meter: TokenMeter,
         place: Place,
         measure: Callable[[], dict[str, float]],
-        eval_steps: int,
-        eval_before: bool,
     ) -> None:
         self._file = file
         self._meter = meter
         self._place = place
         self._measure = measure
-        self._eval_steps = eval_steps
-        self._eval_before = eval_before
+        self._eval_steps = run.hyperparameters.eval_steps
+        self._eval_before = run.eval_before
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         """Measures the model as it is before the first step."""

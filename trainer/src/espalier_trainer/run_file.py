@@ -168,6 +168,12 @@ class RunFile(_Section):
         return self.output_dir / "checkpoints"
 
     @property
+    def eval_batch_size(self) -> int:
+        """Rows a rank measures at once."""
+        chosen = self.hyperparameters
+        return chosen.per_device_eval_batch_size or chosen.per_device_train_batch_size
+
+    @property
     def zero_stage(self) -> int | None:
         """ZeRO stage, None without DeepSpeed."""
         return self.deepspeed.zero_stage if self.deepspeed.enabled else None

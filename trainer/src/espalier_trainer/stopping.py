@@ -32,6 +32,11 @@ class StopCallback(TrainerCallback):
         self._place = place
         self.request = StopRequest.NONE
 
+    @property
+    def is_save(self) -> bool:
+        """The run was asked to stop and to save."""
+        return self.request is StopRequest.SAVE
+
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         """A run that crashed after its last step has no step left; the trainer would take one more."""
         if state.global_step >= state.max_steps:
@@ -45,7 +50,7 @@ class StopCallback(TrainerCallback):
         if self.request is StopRequest.NONE:
             return
         control.should_training_stop = True
-        control.should_save = self.request is StopRequest.SAVE
+        control.should_save = self.is_save
 
     def _read(self) -> StopRequest:
         try:
