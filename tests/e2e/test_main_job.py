@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
-from platform_process import Api, until
+from platform_process import Api, Platform, until
 from recipes import pretraining, tuning
 
-STEPS = 60
-STOP_AT = 20
+# Enough that a stop, which takes a heartbeat or two to arrive, finds the run still training.
+STEPS, TUNING_STEPS = 400, 150
+STOP_AT = 5
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def uninterrupted(trainer: Api, corpus: str) -> str:
 @pytest.fixture(scope="module")
 def tuned(trainer: Api, questions: str, uninterrupted: str) -> str:
     """A LoRA run on two ranks that was stopped in the middle with "save" and resumed."""
-    run = trainer.start("tuned", tuning(questions, uninterrupted, max_steps=STEPS))
+    run = trainer.start("tuned", tuning(questions, uninterrupted, max_steps=TUNING_STEPS))
     stop_and_resume(trainer, run)
     return run
 
@@ -46,7 +47,7 @@ def test_a_run_under_deepspeed_resumes_from_the_step_it_stopped_at(trainer: Api,
     first, second = trainer.get(f"/api/v1/training/runs/{tuned}/attempts")["attempts"]
     assert first["reason"] == "STOPPED_BY_USER"
     assert second["resumed_from_step"] == first["last_step"] >= STOP_AT
-    assert sorted(trainer.losses(tuned)) == list(range(1, STEPS + 1))
+    assert sorted(trainer.losses(tuned)) == list(range(1, TUNING_STEPS + 1))
 
 
 def test_training_learns(trainer: Api, uninterrupted: str) -> None:
@@ -134,6 +135,21 @@ def test_an_answer_is_kept_when_its_reader_goes_away(trainer: Api, deployment: d
     whole = deltas[-1]["message"]
     assert whole["state"] == "MESSAGE_STATE_COMPLETE", whole["error"]
     assert "".join(delta["text"] for delta in deltas) == whole["text"]
+
+
+def test_a_tester_talks_to_what_a_trainer_deployed(platform: Platform, admin: Api, deployment: dict[str, Any]) -> None:
+    user = {"username": "tess", "roles": ["tester"]}
+    admin.call("POST", "/api/v1/users", {"user": user, "password": "a tester's password"})
+    tester = platform.login("tess", "a tester's password")
+    parameters = {"max_tokens": 4}
+    session = tester.call(
+        "POST", "/api/v1/chat/sessions", {"deployment_id": deployment["id"], "parameters": parameters}
+    )
+    path = f"/api/v1/chat/sessions/{session['id']}/messages"
+    deltas = [data for event, _, data in tester.events("POST", path, {"text": "Hello"}) if event == "message"]
+    assert deltas[-1]["message"]["state"] == "MESSAGE_STATE_COMPLETE"
+    assert admin.http.get(path).status_code == 404, "a conversation is its owner's alone"
+    assert tester.http.post(f"/api/v1/deployments/{deployment['id']}:stop", json={}).status_code == 403
 
 
 def test_an_undeployed_model_no_longer_answers(trainer: Api, deployment: dict[str, Any]) -> None:
