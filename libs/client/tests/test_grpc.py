@@ -17,10 +17,10 @@ from espalier_client.grpc import connect
 class Runs(run_service_pb2_grpc.RunServiceServicer):
     """Answers with the token that it was shown."""
 
-    def ListRuns(self, request: ListRunsRequest, context: Any) -> ListRunsResponse:  # noqa: N802
+    def ListRuns(self, request: ListRunsRequest, context: Any) -> ListRunsResponse:
         return ListRunsResponse(runs=[Run(name=dict(context.invocation_metadata())["authorization"])])
 
-    def WatchRun(self, request: WatchRunRequest, context: Any) -> Any:  # noqa: N802
+    def WatchRun(self, request: WatchRunRequest, context: Any) -> Any:
         yield WatchRunResponse(run=Run(name=dict(context.invocation_metadata())["authorization"]))
 
 

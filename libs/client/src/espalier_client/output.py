@@ -76,6 +76,8 @@ def print_error(error: ClientError) -> None:
     console.print("[bold red]error:[/] ", end="")
     console.print(error.message, markup=False)
     for violation in error.violations:
+        if len(error.violations) == 1 and violation.description in error.message:
+            continue  # said already
         where = f"{violation.field}: " if violation.field else ""
         console.print(f"  {where}{violation.description}", markup=False)
     if error.request_id:
