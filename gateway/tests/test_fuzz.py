@@ -133,13 +133,13 @@ def same(left: Any, right: Any) -> Any:
 @QUIET
 @given(binding=st.sampled_from(CONTRACT), body=json_values, query=st.text(max_size=30), path=st.text(max_size=20))
 def test_no_json_and_no_query_breaks_the_reader(binding: Binding, body: Any, query: str, path: str) -> None:
-    read_or_refuse(binding, json.dumps(body).encode(), query.encode(), path)
+    check_read_or_refused(binding, json.dumps(body).encode(), query.encode(), path)
 
 
 @QUIET
 @given(binding=st.sampled_from(CONTRACT), body=st.binary(max_size=60), query=st.binary(max_size=40))
 def test_no_bytes_break_the_reader(binding: Binding, body: Any, query: bytes) -> None:
-    read_or_refuse(binding, body, query, "x")
+    check_read_or_refused(binding, body, query, "x")
 
 
 @QUIET
@@ -150,10 +150,10 @@ def test_requests_that_are_nearly_right_are_read_or_refused(data: st.DataObject)
     names = data.draw(st.lists(st.sampled_from(sorted(value) or ["x"]), max_size=2))
     for name in names:
         value[name] = data.draw(json_values)
-    read_or_refuse(binding, json.dumps(value).encode(), b"", "018f6e1c-0b0a-7c3e-9d5a-0242ac120003")
+    check_read_or_refused(binding, json.dumps(value).encode(), b"", "018f6e1c-0b0a-7c3e-9d5a-0242ac120003")
 
 
-def read_or_refuse(binding: Binding, body: Any, query: bytes, path: str) -> Any:
+def check_read_or_refused(binding: Binding, body: Any, query: bytes, path: str) -> Any:
     values = dict.fromkeys(binding.template.names, path)
     try:
         read_request(binding, path=values, query=query, body=body, content_type="application/json")

@@ -67,6 +67,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
         if isinstance(value, dict) and "$ref" in value:
             target = document
             for part in value["$ref"].removeprefix("#/").split("/"):
+                assert part in target, value["$ref"]
                 target = target[part]
 
 

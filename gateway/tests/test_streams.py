@@ -98,7 +98,7 @@ async def test_the_call_is_cancelled_within_a_second_when_the_client_goes(gatewa
     runs.hold = True
     async with gateway.client_for().stream("GET", WATCH) as answer:
         await anext(answer.aiter_bytes())
-    await asyncio.wait_for(runs.cancelled.wait(), 1)
+    assert await asyncio.wait_for(runs.cancelled.wait(), 1)
 
 
 async def test_the_call_is_cancelled_too_when_nothing_was_sent_yet(gateway: RunningGateway) -> None:
@@ -106,7 +106,7 @@ async def test_the_call_is_cancelled_too_when_nothing_was_sent_yet(gateway: Runn
     runs.points, runs.hold = 0, True
     with pytest.raises(httpx.ReadTimeout):
         await gateway.client_for().get(WATCH, timeout=0.15)
-    await asyncio.wait_for(runs.cancelled.wait(), 1)
+    assert await asyncio.wait_for(runs.cancelled.wait(), 1)
 
 
 async def open_and_do_not_read(gateway: RunningGateway) -> Any:
@@ -145,7 +145,7 @@ async def test_a_slow_reader_slows_only_its_own_stream(gateway: RunningGateway) 
         assert len(parse(answer.text)) == 4
     finally:
         connection.close()
-    await asyncio.wait_for(runs.cancelled.wait(), 1)
+    assert await asyncio.wait_for(runs.cancelled.wait(), 1)
 
 
 async def test_a_reader_that_takes_nothing_is_given_up(start_gateway: StartGateway) -> None:
@@ -154,7 +154,7 @@ async def test_a_reader_that_takes_nothing_is_given_up(start_gateway: StartGatew
     runs.points, runs.padding = 100_000, 10_000
     connection = await open_and_do_not_read(gateway)
     try:
-        await asyncio.wait_for(runs.cancelled.wait(), 10)
+        assert await asyncio.wait_for(runs.cancelled.wait(), 10)
     finally:
         connection.close()
 

@@ -198,7 +198,7 @@ async def test_a_client_that_goes_away_ends_the_handler(
     stream = contract.call(server.channel(), "Watch")(ask())
     await stream.read()
     stream.cancel()
-    await asyncio.wait_for(servicer.closed.wait(), 5)
+    assert await asyncio.wait_for(servicer.closed.wait(), 5)
 
 
 async def test_draining_ends_a_resumable_stream_at_once(

@@ -32,9 +32,9 @@ async def test_a_used_refresh_token_ends_the_whole_session(auth: Any, caplog: py
     third = await _refresh(auth, second.refresh_token)
 
     # The grandparent comes again.
-    await _refused(auth, first.refresh_token)
+    await expect_refused(auth, first.refresh_token)
 
-    await _refused(auth, third.refresh_token)
+    await expect_refused(auth, third.refresh_token)
     assert _sessions(auth) == [("TOKEN_REUSED", True)]
     assert "a used refresh credential came again, session ended" in caplog.text
     assert first.refresh_token not in caplog.text
@@ -43,7 +43,7 @@ async def test_a_used_refresh_token_ends_the_whole_session(auth: Any, caplog: py
 async def test_another_session_of_the_same_user_lives_on(auth: Any) -> None:
     stolen, other = await auth.login(), await auth.login()
     await _refresh(auth, stolen.refresh_token)
-    await _refused(auth, stolen.refresh_token)
+    await expect_refused(auth, stolen.refresh_token)
 
     assert (await _refresh(auth, other.refresh_token)).access_token
 
@@ -68,7 +68,7 @@ async def test_of_twenty_parallel_refreshes_exactly_one_succeeds(auth: Any) -> N
             successes = [answer for answer in answers if answer != "INVALID_REFRESH_TOKEN"]
             assert len(successes) == 1
             # The nineteen others were second uses: the successor is dead too.
-            await _refused(auth, successes[0])
+            await expect_refused(auth, successes[0])
     for channel in channels:
         channel.close()
 
@@ -81,13 +81,13 @@ async def test_signing_out_ends_the_session_and_succeeds_again(auth: Any) -> Non
     await auth.sign_in().Logout(service_pb2.LogoutRequest(refresh_token="unknown"))
     await auth.sign_in().Logout(service_pb2.LogoutRequest())
 
-    await _refused(auth, pair.refresh_token)
+    await expect_refused(auth, pair.refresh_token)
     assert _sessions(auth) == [("SIGNED_OUT", True)]
 
 
 @pytest.mark.parametrize("token", ["x", "' OR 1=1 --", "a" * 512])
 async def test_a_made_up_token_is_refused(auth: Any, token: str) -> None:
-    await _refused(auth, token)
+    await expect_refused(auth, token)
 
 
 async def test_an_expired_token_is_refused_and_ends_nothing(auth: Any) -> None:
@@ -95,7 +95,7 @@ async def test_an_expired_token_is_refused_and_ends_nothing(auth: Any) -> None:
     with auth.database.transaction() as session:
         session.execute(update(RefreshToken).values(expires_at=utc_now() - timedelta(seconds=1)))
 
-    await _refused(auth, pair.refresh_token)
+    await expect_refused(auth, pair.refresh_token)
     assert _sessions(auth) == [("", False)]
 
 
@@ -110,7 +110,7 @@ async def test_a_session_ends_after_its_full_time_however_busy_it_is(auth: Any) 
         login = session.scalars(select(LoginSession)).one()
         assert token.expires_at == login.expires_at
         login.expires_at = utc_now() - timedelta(seconds=1)
-    await _refused(auth, pair.refresh_token)
+    await expect_refused(auth, pair.refresh_token)
 
 
 async def test_a_session_survives_the_restart_of_auth(start_auth: Any) -> None:
@@ -119,15 +119,15 @@ async def test_a_session_survives_the_restart_of_auth(start_auth: Any) -> None:
     after = await start_auth()
 
     assert (await _refresh(after, pair.refresh_token)).access_token
-    await _refused(after, pair.refresh_token)
+    await expect_refused(after, pair.refresh_token)
 
 
 async def test_the_password_changes_and_every_session_ends(auth: Any) -> None:
     pair, other = await auth.login(), await auth.login()
     await _change_password(auth, pair, "correct horse battery", "an orange bicycle")
 
-    await _refused(auth, pair.refresh_token)
-    await _refused(auth, other.refresh_token)
+    await expect_refused(auth, pair.refresh_token)
+    await expect_refused(auth, other.refresh_token)
     renewed = await auth.login(password="an orange bicycle")
     assert not renewed.password_change_required
     with pytest.raises(grpc.aio.AioRpcError):
@@ -172,7 +172,7 @@ async def _refresh(auth: Any, token: str) -> resources_pb2.TokenPair:
     return pair
 
 
-async def _refused(auth: Any, token: str) -> None:
+async def expect_refused(auth: Any, token: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await _refresh(auth, token)
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
