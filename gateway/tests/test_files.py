@@ -226,7 +226,7 @@ async def test_wrong_parts_are_refused(client: httpx.AsyncClient) -> None:
     ):
         answer = await client.patch(place, content=content, headers=headers)
         assert answer.status_code == status, answer.text
-    assert (await client.get(f"{place}/content")).status_code == 412
+    assert (await client.get(f"{place}/content")).status_code == 409
 
 
 async def test_the_size_cap_and_a_missing_length_are_told(start_gateway: StartGateway) -> None:

@@ -9,7 +9,6 @@ EspalierError
     ├── RouteNotFound         404
     ├── MethodNotAllowed      405  + Allow
     ├── RequestTooSlow        408
-    ├── OffsetMismatch        409
     ├── LengthRequired        411
     ├── VersionMismatch       412  + Tus-Version
     ├── BodyTooLarge          413
@@ -85,12 +84,6 @@ class RequestTooSlow(HttpError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers={"Connection": "close"})
-
-
-class OffsetMismatch(HttpError):
-    code = "ABORTED"
-    reason = "OFFSET_MISMATCH"
-    status = 409
 
 
 class LengthRequired(HttpError):

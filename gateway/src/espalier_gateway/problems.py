@@ -33,7 +33,10 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-STATUS_OF_REASON: Mapping[str, int] = {"DISK_FULL": 507}
+STATUS_OF_REASON: Mapping[str, int] = {
+    "DISK_FULL": 507,
+    "UPLOAD_OFFSET_WRONG": 409,  # as tus, the protocol of resumable uploads, has it
+}
 
 
 @dataclass(frozen=True)

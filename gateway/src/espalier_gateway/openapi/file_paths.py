@@ -101,7 +101,7 @@ def _content() -> dict[str, Any]:
             "206": {"description": "The range asked for.", "content": binary},
             "304": {"description": "The file has the hash in If-None-Match."},
         },
-        (404, 412, 416),
+        (404, 409, 416),
     )
     operation["parameters"] = [_parameter("Range", "header", "One range of bytes, such as bytes=0-1023.")]
     return operation

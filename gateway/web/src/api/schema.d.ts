@@ -5223,7 +5223,7 @@ export interface operations {
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
             404: components["responses"]["Problem404"];
-            412: components["responses"]["Problem412"];
+            409: components["responses"]["Problem409"];
             416: components["responses"]["Problem416"];
             500: components["responses"]["Problem500"];
             503: components["responses"]["Problem503"];
