@@ -21,10 +21,15 @@ def demo(
     base_model: Annotated[
         str | None, typer.Option(help="Start from this model of a hub, or model directory, instead of from scratch.")
     ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Do it anew although it was done here before.")] = False,
 ) -> None:
-    """Start the platform and do the main job on it: train, stop, resume, register, deploy, chat."""
+    """Start the platform and do the main job on it: train, stop, resume, register, deploy, chat.
+
+    Done once, it is not done again: what was measured is shown once more, unless --again is given.
+    """
     if device not in {"cpu", "cuda"}:
         raise UsageError(f"--device must be cpu or cuda, not {device!r}.")
+    from espalier_client.demo.earlier import Earlier
     from espalier_client.demo.scenario import Demo, closing_lines
     from espalier_client.local.layout import default_layout
 
@@ -32,14 +37,18 @@ def demo(
     home = default_layout().home
     started = start(allow(base_model))
     note(f"the platform answers at {started.gateway_url} after {started.seconds:.1f} s")
+    earlier = Earlier(home / "demo", asked={"device": device, "base_model": base_model})
     with signed_in(started.gateway_url, default_layout().admin_password_file) as api:
-        played = Demo(api, home=home, device=device, base_model=base_model)
-        played.seconds |= {"setup": setup, "start": started.seconds}
-        result = played.play()
-    result.seconds["total"] = setup + time.monotonic() - began
-    file = home / "demo" / "result.json"
-    result.write(file)
-    closing_lines(result, file)
+        result = None if again else earlier.result(api)
+        if result is None:
+            played = Demo(api, home=home, device=device, base_model=base_model)
+            played.seconds |= {"setup": setup, "start": started.seconds}
+            result = played.play()
+            result.seconds["total"] = setup + time.monotonic() - began
+            earlier.keep(result)
+        else:
+            note(f"done here before, at {earlier.when()}; its runs are kept. --again does it anew")
+    closing_lines(result, earlier.file)
     stdout().print(f"\n{sign_in_lines(started.gateway_url)}", markup=False)
 
 
