@@ -1,5 +1,6 @@
 """Access tokens: what is accepted, what is refused, what is remembered."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -98,6 +99,49 @@ def test_another_algorithm_is_refused_even_with_the_public_key_as_its_secret(
     token = jwt.encode(claims(), secret, algorithm="HS256", headers={"kid": key.kid, "typ": "at+jwt"})
     with pytest.raises(Unauthenticated):
         verifier.verify(token)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"jwk": {"kty": "OKP"}},
+        {"jku": "https://evil.example/keys"},
+        {"x5u": "https://evil.example/chain"},
+        {"crit": ["b64"], "b64": False},
+        {"kid": ["test"]},
+    ],
+)
+def test_a_header_with_more_than_ours_is_refused_even_when_well_signed(
+    key: SigningKey, verifier: TokenVerifier, changed: dict[str, Any]
+) -> None:
+    header = json.dumps({"alg": "EdDSA", "typ": "at+jwt", "kid": key.kid, **changed}).encode()
+    with pytest.raises(Unauthenticated):
+        verifier.verify(key.sign_bytes(header, json.dumps(claims()).encode()))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        json.dumps(claims()).encode()[:-1] + b', "sub": "u2"}',
+        json.dumps(claims(aud=["espalier", "other"])).encode(),
+        b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b"[]",
+        b"\xff",
+    ],
+    ids=["twice", "audiences", "deep", "list", "no text"],
+)
+def test_a_payload_that_readers_may_take_differently_is_refused(
+    key: SigningKey, verifier: TokenVerifier, payload: bytes
+) -> None:
+    header = json.dumps({"alg": "EdDSA", "typ": "at+jwt", "kid": key.kid}).encode()
+    with pytest.raises(Unauthenticated):
+        verifier.verify(key.sign_bytes(header, payload))
+
+
+@pytest.mark.parametrize("spelling", ["{}=", "{}==", "{}\n", " {}", "{}.x"])
+def test_a_token_has_one_spelling(key: SigningKey, verifier: TokenVerifier, spelling: str) -> None:
+    with pytest.raises(Unauthenticated):
+        verifier.verify(spelling.format(key.sign(claims())))
 
 
 class Source:

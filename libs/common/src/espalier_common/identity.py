@@ -4,7 +4,9 @@ An access token is a JWT signed with Ed25519 by the auth service. Each service v
 (JWKS) and remembers the verdict until the token expires.
 """
 
-import hashlib
+import base64
+import json
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -24,6 +26,11 @@ TOKEN_TYPE = "at+jwt"  # noqa: S105
 MAX_LIFETIME = 15 * 60  # seconds; a longer-lived token is refused even when well signed
 CLOCK_SKEW = 5  # seconds
 CACHE_SIZE = 4096  # verdicts
+MAX_TOKEN_LENGTH = 32_768  # characters; one with all permissions has about 4,000, and gRPC carries 64 KiB of metadata
+HEADER_NAMES = {"alg", "typ", "kid"}
+
+# Exactly one spelling of each token: no padding, no white space, three parts.
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 Scope = Literal["own", "group", "all"]
 Kind = Literal["user", "service"]
@@ -82,20 +89,19 @@ class TokenVerifier:
         self._keys = _KeySet(jwks)
         self._issuer = issuer
         self._audience = audience
-        self._verdicts: OrderedDict[bytes, Principal] = OrderedDict()
+        self._verdicts: OrderedDict[str, Principal] = OrderedDict()
         self._lock = threading.Lock()
 
     def cached(self, token: str) -> Principal | None:
         """The verdict of an earlier `verify`, while it holds; never blocks."""
-        digest = hashlib.sha256(token.encode()).digest()
         with self._lock:
-            principal = self._verdicts.get(digest)
+            principal = self._verdicts.get(token)
             if principal is None:
                 return None
             if principal.expires_at <= time.time():
-                del self._verdicts[digest]
+                del self._verdicts[token]
                 return None
-            self._verdicts.move_to_end(digest)
+            self._verdicts.move_to_end(token)
             return principal
 
     def verify(self, token: str) -> Principal:
@@ -115,9 +121,13 @@ class TokenVerifier:
         return principal
 
     def _decode(self, token: str) -> dict[str, Any]:
-        header = jwt.get_unverified_header(token)
-        if header.get("alg") != "EdDSA" or str(header.get("typ", "")).lower() != TOKEN_TYPE:
-            raise jwt.InvalidTokenError("alg or typ is not that of an access token")
+        if len(token) > MAX_TOKEN_LENGTH or not _COMPACT.fullmatch(token):
+            raise jwt.InvalidTokenError("not the compact form of a token")
+        head, payload, _ = token.split(".")
+        header = _read_once(head)
+        # A header that names a key (jku, x5u, jwk) or an extension (crit, b64) is none of ours, well signed or not.
+        if set(header) != HEADER_NAMES or header["alg"] != "EdDSA" or str(header["typ"]).lower() != TOKEN_TYPE:
+            raise jwt.InvalidTokenError("the header is not that of an access token")
         claims: dict[str, Any] = jwt.decode(
             token,
             self._keys.get(header["kid"]),
@@ -125,18 +135,38 @@ class TokenVerifier:
             issuer=self._issuer,
             audience=self._audience,
             leeway=CLOCK_SKEW,
-            options={"require": ["iss", "aud", "sub", "iat", "exp", "jti"]},
+            # Strict: the audience is one text, not a list in which ours stands too.
+            options={"require": ["iss", "aud", "sub", "iat", "exp", "jti"], "strict_aud": True},
         )
+        _read_once(payload)
         if not 0 < claims["exp"] - claims["iat"] <= MAX_LIFETIME:
             raise jwt.InvalidTokenError("lifetime is longer than allowed")
         return claims
 
     def _remember(self, token: str, principal: Principal) -> None:
-        digest = hashlib.sha256(token.encode()).digest()
         with self._lock:
-            self._verdicts[digest] = principal
+            self._verdicts[token] = principal
             while len(self._verdicts) > CACHE_SIZE:
                 self._verdicts.popitem(last=False)
+
+
+def _read_once(part: str) -> dict[str, Any]:
+    """The JSON object of a part of a token. ValueError when a name stands twice: readers disagree which counts."""
+    try:
+        text = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        found = json.loads(text, object_pairs_hook=_named_once)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(found, dict):
+        raise TypeError("not an object")
+    return found
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
 
 
 def _principal_of(claims: Mapping[str, Any], token: str) -> Principal:
