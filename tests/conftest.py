@@ -1,4 +1,4 @@
-"""The platform that the end-to-end tests share, and the runs of seconds that they train on it."""
+"""The one platform that the end-to-end and the security tests share, and the data that they train on."""
 
 from collections.abc import Iterator
 
