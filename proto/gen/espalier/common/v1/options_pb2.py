@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n espalier/common/v1/options.proto\x12\x12\x65spalier.common.v1\x1a google/protobuf/descriptor.proto\".\n\nStreamRule\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\t\"\xe8\x01\n\tFieldRule\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x12\n\nmin_length\x18\x02 \x01(\r\x12\x12\n\nmax_length\x18\x03 \x01(\r\x12\x0f\n\x07pattern\x18\x04 \x01(\t\x12\x14\n\x07minimum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tmin_items\x18\x07 \x01(\r\x12\x11\n\tmax_items\x18\x08 \x01(\r\x12\x0c\n\x04uuid\x18\t \x01(\x08\x12\x18\n\x10\x61llow_non_finite\x18\n \x01(\x08\x42\n\n\x08_minimumB\n\n\x08_maximum:2\n\x08requires\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\t:P\n\x06stream\x12\x1e.google.protobuf.MethodOptions\x18\xd2\x86\x03 \x01(\x0b\x32\x1e.espalier.common.v1.StreamRule:M\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xda\x86\x03 \x01(\x0b\x32\x1d.espalier.common.v1.FieldRuleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n espalier/common/v1/options.proto\x12\x12\x65spalier.common.v1\x1a google/protobuf/descriptor.proto\".\n\nStreamRule\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\t\"\xe8\x01\n\tFieldRule\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x12\n\nmin_length\x18\x02 \x01(\r\x12\x12\n\nmax_length\x18\x03 \x01(\r\x12\x0f\n\x07pattern\x18\x04 \x01(\t\x12\x14\n\x07minimum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tmin_items\x18\x07 \x01(\r\x12\x11\n\tmax_items\x18\x08 \x01(\r\x12\x0c\n\x04uuid\x18\t \x01(\x08\x12\x18\n\x10\x61llow_non_finite\x18\n \x01(\x08\x42\n\n\x08_minimumB\n\n\x08_maximum*W\n\tAuditRule\x12\x1a\n\x16\x41UDIT_RULE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41UDIT_RULE_REFUSALS\x10\x01\x12\x15\n\x11\x41UDIT_RULE_ALWAYS\x10\x02:2\n\x08requires\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\t:P\n\x06stream\x12\x1e.google.protobuf.MethodOptions\x18\xd2\x86\x03 \x01(\x0b\x32\x1e.espalier.common.v1.StreamRule:N\n\x05\x61udit\x12\x1e.google.protobuf.MethodOptions\x18\xd3\x86\x03 \x01(\x0e\x32\x1d.espalier.common.v1.AuditRule:M\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xda\x86\x03 \x01(\x0b\x32\x1d.espalier.common.v1.FieldRuleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'espalier.common.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_AUDITRULE']._serialized_start=373
+  _globals['_AUDITRULE']._serialized_end=460
   _globals['_STREAMRULE']._serialized_start=90
   _globals['_STREAMRULE']._serialized_end=136
   _globals['_FIELDRULE']._serialized_start=139

@@ -6,6 +6,7 @@ What an RPC and a field say about themselves; read by every service, by the gate
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
 import sys
@@ -17,6 +18,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AuditRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_RULE_UNSPECIFIED: _AuditRule.ValueType  # 0
+    """Those that change something: all of an RPC whose HTTP method is not GET; none of one without a route, which services
+    call in consequence of something that is told already.
+    """
+    AUDIT_RULE_REFUSALS: _AuditRule.ValueType  # 1
+    """None, though the HTTP method says otherwise."""
+    AUDIT_RULE_ALWAYS: _AuditRule.ValueType  # 2
+    """All, though they change nothing."""
+
+class AuditRule(_AuditRule, metaclass=_AuditRuleEnumTypeWrapper):
+    """Which calls of an RPC are told to the audit log. Refusals always are."""
+
+AUDIT_RULE_UNSPECIFIED: AuditRule.ValueType  # 0
+"""Those that change something: all of an RPC whose HTTP method is not GET; none of one without a route, which services
+call in consequence of something that is told already.
+"""
+AUDIT_RULE_REFUSALS: AuditRule.ValueType  # 1
+"""None, though the HTTP method says otherwise."""
+AUDIT_RULE_ALWAYS: AuditRule.ValueType  # 2
+"""All, though they change nothing."""
+Global___AuditRule: _TypeAlias = AuditRule  # noqa: Y015
 
 @_typing.final
 class StreamRule(_message.Message):
@@ -111,6 +140,7 @@ Global___FieldRule: _TypeAlias = FieldRule  # noqa: Y015
 
 REQUIRES_FIELD_NUMBER: _builtins.int
 STREAM_FIELD_NUMBER: _builtins.int
+AUDIT_FIELD_NUMBER: _builtins.int
 FIELD_FIELD_NUMBER: _builtins.int
 requires: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
 """Permission that the caller must have, such as "training.runs.create"; or PUBLIC; or AUTHENTICATED.
@@ -118,5 +148,7 @@ A service does not start while one of its RPCs lacks this option.
 """
 stream: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___StreamRule]
 """How the RPC's stream is carried by Server-Sent Events."""
+audit: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___AuditRule.ValueType]
+"""Which calls are told to the audit log."""
 field: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___FieldRule]
 """Bounds of the field."""
