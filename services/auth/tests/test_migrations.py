@@ -1,5 +1,6 @@
 """Entities and migrations say the same."""
 
+from espalier_auth.access import models  # noqa: F401  (its tables belong to the same metadata)
 from espalier_auth.models import Base
 from espalier_common.testing.migrations import assert_migrations_match
 

@@ -4,6 +4,66 @@
  */
 
 export interface paths {
+    "/api/v1/audit-events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The events that match, newest first
+         * @description The events that match, newest first.
+         */
+        get: operations["AuditService_ListAuditEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit-events:export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Streams the events that match, oldest first, for an export
+         * @description Streams the events that match, oldest first, for an export.
+         */
+        get: operations["AuditService_ExportAuditEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit-events:verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Checks the chain, at most 200,000 events a call: a removed or changed event is found
+         * @description Checks the chain, at most 200,000 events a call: a removed or changed event is found.
+         */
+        get: operations["AuditService_VerifyAuditChain"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/login": {
         parameters: {
             query?: never;
@@ -203,6 +263,274 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All settings that an administrator may change, with value and origin
+         * @description All settings that an administrator may change, with value and origin.
+         */
+        get: operations["SettingService_ListSettings"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/settings/{setting.name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Sets a value, unless the environment does
+         * @description Sets a value, unless the environment does.
+         */
+        patch: operations["SettingService_UpdateSetting"];
+        trace?: never;
+    };
+    "/api/v1/settings/{name}:reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Goes back to the default
+         * @description Goes back to the default.
+         */
+        post: operations["SettingService_ResetSetting"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/banners:current": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What everybody is told now; also before the sign-in
+         * @description What everybody is told now; also before the sign-in.
+         */
+        get: operations["SettingService_ListCurrentBanners"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/banners": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All banners, past and future ones too, for who writes them
+         * @description All banners, past and future ones too, for who writes them.
+         */
+        get: operations["SettingService_ListBanners"];
+        put?: never;
+        /**
+         * Tells everybody something, from a beginning to an end
+         * @description Tells everybody something, from a beginning to an end.
+         */
+        post: operations["SettingService_CreateBanner"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/banners/{banner_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Takes a banner away
+         * @description Takes a banner away.
+         */
+        delete: operations["SettingService_DeleteBanner"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Use in a period, summed by the chosen dimensions and grain
+         * @description Use in a period, summed by the chosen dimensions and grain.
+         */
+        get: operations["UsageService_ListUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One's own use in a period
+         * @description One's own use in a period.
+         */
+        get: operations["UsageService_ListMyUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/statistics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Figures of a period against the one before
+         * @description Figures of a period against the one before. What was not measured is absent, not 0.
+         */
+        get: operations["UsageService_GetStatistics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/quotas": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The limits, with what is used of each
+         * @description The limits, with what is used of each.
+         */
+        get: operations["QuotaService_ListQuotas"];
+        put?: never;
+        /**
+         * Sets a limit for a user or a group
+         * @description Sets a limit for a user or a group.
+         */
+        post: operations["QuotaService_CreateQuota"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/quotas": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The limits that bind oneself, with what is used of each
+         * @description The limits that bind oneself, with what is used of each.
+         */
+        get: operations["QuotaService_ListMyQuotas"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/quotas/{quota.id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Changes the amount or time zone of a limit
+         * @description Changes the amount or time zone of a limit.
+         */
+        patch: operations["QuotaService_UpdateQuota"];
+        trace?: never;
+    };
+    "/api/v1/quotas/{quota_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Lifts a limit
+         * @description Lifts a limit.
+         */
+        delete: operations["QuotaService_DeleteQuota"];
         options?: never;
         head?: never;
         patch?: never;
@@ -990,6 +1318,128 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description A change or a refusal. Also the message in which the services report it over the bus. */
+        "auth.v1.AuditEvent": {
+            /** @description UUID, given by the service that reports. */
+            id: string;
+            /**
+             * Format: double
+             * @description Position in the chain, from 1, a whole number; given by the server.
+             */
+            sequence: number;
+            /**
+             * Format: date-time
+             * @description When it happened.
+             */
+            time?: string;
+            /** @description The service that reports. */
+            service: string;
+            /** @description Id of who did it: a user, a service, or empty when not signed in. */
+            actor_id: string;
+            /** @description His name then. */
+            actor_name: string;
+            /** @description The RPC, such as "espalier.auth.v1.UserService/UpdateUser". */
+            action: string;
+            /** @description What it was done to, such as "users/<id>"; empty when nothing. */
+            target: string;
+            /** @description How it ended. */
+            result: components["schemas"]["auth.v1.AuditResult"];
+            /** @description Machine-readable reason of a refusal or failure. */
+            reason: string;
+            /** @description Address of the client, as a trusted proxy or the socket tells. */
+            address: string;
+            /** @description Id of the request. */
+            request_id: string;
+            /** @description State before, JSON, secrets masked; empty when none. */
+            before: string;
+            /** @description State after, or the request when nothing is known of it, JSON, secrets masked. */
+            after: string;
+            /** @description sha-256 over this event and the hash before it, hexadecimal; given by the server. */
+            hash: string;
+        };
+        /**
+         * @description How a call ended.
+         *
+         *     - `AUDIT_RESULT_UNSPECIFIED`: Unknown.
+         *     - `AUDIT_RESULT_DONE`: Done.
+         *     - `AUDIT_RESULT_REFUSED`: Refused: not signed in, lacking a permission, locked out.
+         *     - `AUDIT_RESULT_FAILED`: Failed for another reason.
+         * @enum {string}
+         */
+        "auth.v1.AuditResult": "AUDIT_RESULT_UNSPECIFIED" | "AUDIT_RESULT_DONE" | "AUDIT_RESULT_REFUSED" | "AUDIT_RESULT_FAILED";
+        /** @description What a check of the chain found. */
+        "auth.v1.AuditVerification": {
+            /** @description What was checked is whole. */
+            intact: boolean;
+            /**
+             * Format: double
+             * @description Events checked by this call, a whole number.
+             */
+            checked: number;
+            /**
+             * Format: double
+             * @description Position of the first event that is missing or changed; 0 when none.
+             */
+            broken_sequence: number;
+            /** @description The finding in a sentence. */
+            message: string;
+            /** @description Newest event, to keep somewhere else: its sequence, a colon, its hash; empty when there is none. */
+            head: string;
+            /** @description Where the next call goes on; empty when the end was reached or a broken event was found. */
+            next: string;
+        };
+        /** @description Something that everybody is told. */
+        "auth.v1.Banner": {
+            /** @description UUID, given by the server. */
+            id: string;
+            /** @description The text. */
+            text: string;
+            /** @description Its weight. */
+            kind: components["schemas"]["auth.v1.BannerKind"];
+            /**
+             * Format: date-time
+             * @description From when; at once when unset.
+             */
+            start_time?: string;
+            /**
+             * Format: date-time
+             * @description Until when; until it is taken away when unset.
+             */
+            end_time?: string;
+            /** @description Id of who made it. */
+            creator_id: string;
+        };
+        /** @description Something that everybody is told. */
+        "auth.v1.BannerInput": {
+            /** @description UUID, given by the server. */
+            id?: string;
+            /** @description The text. */
+            text: string;
+            /** @description Its weight. */
+            kind?: components["schemas"]["auth.v1.BannerKind"];
+            /**
+             * Format: date-time
+             * @description From when; at once when unset.
+             */
+            start_time?: string;
+            /**
+             * Format: date-time
+             * @description Until when; until it is taken away when unset.
+             */
+            end_time?: string;
+            /** @description Id of who made it. */
+            creator_id?: string;
+        };
+        /**
+         * @description Weight of a banner.
+         *
+         *     - `BANNER_KIND_UNSPECIFIED`: Information.
+         *     - `BANNER_KIND_INFORMATION`: Information.
+         *     - `BANNER_KIND_WARNING`: Warning.
+         *     - `BANNER_KIND_MAINTENANCE`: Maintenance: changes are announced to be refused or slow.
+         * @enum {string}
+         */
+        "auth.v1.BannerKind": "BANNER_KIND_UNSPECIFIED" | "BANNER_KIND_INFORMATION" | "BANNER_KIND_WARNING" | "BANNER_KIND_MAINTENANCE";
         /** @description Request of ChangePassword. */
         "auth.v1.ChangePasswordRequest": {
             /** @description The password used until now. */
@@ -1003,6 +1453,19 @@ export interface components {
             user: components["schemas"]["auth.v1.UserInput"];
             /** @description His first password, at least 12 characters. */
             password: string;
+        };
+        /** @description A figure of a period and of the one before; absent when nothing was measured. */
+        "auth.v1.Figure": {
+            /**
+             * Format: double
+             * @description In the period.
+             */
+            value?: number;
+            /**
+             * Format: double
+             * @description In the period before.
+             */
+            before?: number;
         };
         /** @description A public signing key in the form of RFC 7517. */
         "auth.v1.Jwk": {
@@ -1024,10 +1487,46 @@ export interface components {
             /** @description The current key first, then retired ones that still verify live tokens. */
             keys: components["schemas"]["auth.v1.Jwk"][];
         };
+        /** @description Answer of ListAuditEvents. */
+        "auth.v1.ListAuditEventsResponse": {
+            /** @description One page of events. */
+            events: components["schemas"]["auth.v1.AuditEvent"][];
+            /** @description Token of the next page; empty on the last. */
+            next_page_token: string;
+        };
+        /** @description Answer of ListBanners. */
+        "auth.v1.ListBannersResponse": {
+            /** @description All of them, by beginning. */
+            banners: components["schemas"]["auth.v1.Banner"][];
+        };
+        /** @description Answer of ListCurrentBanners. */
+        "auth.v1.ListCurrentBannersResponse": {
+            /** @description The banners whose time it is, by beginning. */
+            banners: components["schemas"]["auth.v1.Banner"][];
+        };
+        /** @description Answer of ListQuotas and ListMyQuotas. */
+        "auth.v1.ListQuotasResponse": {
+            /** @description One page of quotas. */
+            quotas: components["schemas"]["auth.v1.Quota"][];
+            /** @description Token of the next page; empty on the last. */
+            next_page_token: string;
+        };
         /** @description Answer of ListRoles. */
         "auth.v1.ListRolesResponse": {
             /** @description All roles. */
             roles: components["schemas"]["auth.v1.Role"][];
+        };
+        /** @description Answer of ListSettings. */
+        "auth.v1.ListSettingsResponse": {
+            /** @description All settings, by name. */
+            settings: components["schemas"]["auth.v1.Setting"][];
+        };
+        /** @description Answer of ListUsage and ListMyUsage. */
+        "auth.v1.ListUsageResponse": {
+            /** @description The sums, by time; at most 10,000. */
+            rows: components["schemas"]["auth.v1.UsageRow"][];
+            /** @description There were more; narrow the request. */
+            truncated: boolean;
         };
         /** @description Answer of ListUsers. */
         "auth.v1.ListUsersResponse": {
@@ -1059,11 +1558,92 @@ export interface components {
             /** @description Whose data he reaches: "own" or "all". */
             scope: string;
         };
+        /** @description A limit of use. */
+        "auth.v1.Quota": {
+            /** @description UUID, given by the server. */
+            id: string;
+            /** @description Id of the user it binds; exactly one of user and group. */
+            user_id: string;
+            /** @description Id of the group whose members together it binds. */
+            group_id: string;
+            /** @description What is limited. TOKENS_IN limits tokens in and out together. */
+            kind: components["schemas"]["auth.v1.UsageKind"];
+            /**
+             * Format: double
+             * @description How much may be used in a period.
+             */
+            amount: number;
+            /** @description How often it begins anew. */
+            period: components["schemas"]["auth.v1.QuotaPeriod"];
+            /** @description Time zone of the calendar, such as "Europe/Berlin"; UTC when empty. */
+            time_zone: string;
+            /**
+             * Format: double
+             * @description Used and held in this period; given by the server.
+             */
+            used: number;
+            /**
+             * Format: date-time
+             * @description When the period begins anew; unset when never.
+             */
+            reset_time?: string;
+        };
+        /** @description A limit of use. */
+        "auth.v1.QuotaInput": {
+            /** @description UUID, given by the server. */
+            id?: string;
+            /** @description Id of the user it binds; exactly one of user and group. */
+            user_id?: string | unknown | "";
+            /** @description Id of the group whose members together it binds. */
+            group_id?: string | unknown | "";
+            /** @description What is limited. TOKENS_IN limits tokens in and out together. */
+            kind: components["schemas"]["auth.v1.UsageKind"];
+            /**
+             * Format: double
+             * @description How much may be used in a period.
+             */
+            amount?: number;
+            /** @description How often it begins anew. */
+            period?: components["schemas"]["auth.v1.QuotaPeriod"];
+            /** @description Time zone of the calendar, such as "Europe/Berlin"; UTC when empty. */
+            time_zone?: string;
+            /**
+             * Format: double
+             * @description Used and held in this period; given by the server.
+             */
+            used?: number;
+            /**
+             * Format: date-time
+             * @description When the period begins anew; unset when never.
+             */
+            reset_time?: string;
+        };
+        /**
+         * @description How often a limit begins anew.
+         *
+         *     - `QUOTA_PERIOD_UNSPECIFIED`: Never: what is held at a time counts.
+         *     - `QUOTA_PERIOD_DAY`: At midnight in the limit's time zone.
+         *     - `QUOTA_PERIOD_MONTH`: On the first of the month in the limit's time zone.
+         * @enum {string}
+         */
+        "auth.v1.QuotaPeriod": "QUOTA_PERIOD_UNSPECIFIED" | "QUOTA_PERIOD_DAY" | "QUOTA_PERIOD_MONTH";
+        /** @description A name with its share. */
+        "auth.v1.Ranked": {
+            /** @description Id or name. */
+            name: string;
+            /**
+             * Format: double
+             * @description Its sum.
+             */
+            amount: number;
+        };
         /** @description Request of Refresh. */
         "auth.v1.RefreshRequest": {
             /** @description The refresh token. A browser leaves it empty: the gateway takes it from the cookie. */
             refresh_token: string;
         };
+        /** @description Request of ResetSetting. */
+        "auth.v1.ResetSettingRequest": Record<string, never>;
         /** @description A named set of permissions. */
         "auth.v1.Role": {
             /** @description Name of the role, such as "trainer". */
@@ -1072,8 +1652,120 @@ export interface components {
             description: string;
             /** @description Permissions of the role, as they stand in the RPCs' options; "*" means all. */
             permissions: string[];
-            /** @description Whose data the role reaches: "own" or "all". */
+            /** @description Whose data the role reaches: "own", "group" or "all". */
             scope: string;
+            /** @description It is part of the platform and cannot be changed. */
+            built_in: boolean;
+        };
+        /** @description A setting. */
+        "auth.v1.Setting": {
+            /** @description Its name, such as "auth.registration". */
+            name: string;
+            /** @description Its value as text; a whole number in digits. */
+            value: string;
+            /** @description Where the value comes from. */
+            origin: components["schemas"]["auth.v1.SettingOrigin"];
+            /** @description What it means, with unit. */
+            description: string;
+            /** @description The value that is built in. */
+            default_value: string;
+            /** @description Values that are allowed when it is a choice. */
+            allowed_values: string[];
+            /** @description Environment variable that sets it. */
+            variable: string;
+            /** @description Id of who changed it last; empty when nobody. */
+            changed_by: string;
+            /**
+             * Format: date-time
+             * @description When; unset when never.
+             */
+            change_time?: string;
+            /** @description What its value is. */
+            type: components["schemas"]["auth.v1.SettingType"];
+            /**
+             * Format: int32
+             * @description Smallest value when it is a whole number.
+             */
+            minimum: number;
+            /**
+             * Format: int32
+             * @description Largest value when it is a whole number.
+             */
+            maximum: number;
+        };
+        /** @description A setting. */
+        "auth.v1.SettingInput": {
+            /** @description Its name, such as "auth.registration". */
+            name: string;
+            /** @description Its value as text; a whole number in digits. */
+            value?: string;
+            /** @description Where the value comes from. */
+            origin?: components["schemas"]["auth.v1.SettingOrigin"];
+            /** @description What it means, with unit. */
+            description?: string;
+            /** @description The value that is built in. */
+            default_value?: string;
+            /** @description Values that are allowed when it is a choice. */
+            allowed_values?: string[];
+            /** @description Environment variable that sets it. */
+            variable?: string;
+            /** @description Id of who changed it last; empty when nobody. */
+            changed_by?: string;
+            /**
+             * Format: date-time
+             * @description When; unset when never.
+             */
+            change_time?: string;
+            /** @description What its value is. */
+            type?: components["schemas"]["auth.v1.SettingType"];
+            /**
+             * Format: int32
+             * @description Smallest value when it is a whole number.
+             */
+            minimum?: number;
+            /**
+             * Format: int32
+             * @description Largest value when it is a whole number.
+             */
+            maximum?: number;
+        };
+        /**
+         * @description Where a setting's value comes from.
+         *
+         *     - `SETTING_ORIGIN_UNSPECIFIED`: Unknown.
+         *     - `SETTING_ORIGIN_DEFAULT`: Built in.
+         *     - `SETTING_ORIGIN_ENVIRONMENT`: An environment variable; it wins and cannot be changed here.
+         *     - `SETTING_ORIGIN_DATABASE`: An administrator.
+         * @enum {string}
+         */
+        "auth.v1.SettingOrigin": "SETTING_ORIGIN_UNSPECIFIED" | "SETTING_ORIGIN_DEFAULT" | "SETTING_ORIGIN_ENVIRONMENT" | "SETTING_ORIGIN_DATABASE";
+        /**
+         * @description What a setting's value is.
+         *
+         *     - `SETTING_TYPE_UNSPECIFIED`: Unknown.
+         *     - `SETTING_TYPE_CHOICE`: One of the allowed values.
+         *     - `SETTING_TYPE_INTEGER`: A whole number from minimum to maximum.
+         * @enum {string}
+         */
+        "auth.v1.SettingType": "SETTING_TYPE_UNSPECIFIED" | "SETTING_TYPE_CHOICE" | "SETTING_TYPE_INTEGER";
+        /** @description Figures of a period. */
+        "auth.v1.Statistics": {
+            /** @description Users who used something. */
+            active_users?: components["schemas"]["auth.v1.Figure"];
+            /** @description Requests to models. */
+            requests?: components["schemas"]["auth.v1.Figure"];
+            /** @description Tokens in and out. */
+            tokens?: components["schemas"]["auth.v1.Figure"];
+            /** @description GPU-hours. */
+            gpu_hours?: components["schemas"]["auth.v1.Figure"];
+            /** @description Share of uses that ended well, 0 to 1. */
+            success_rate?: components["schemas"]["auth.v1.Figure"];
+            /** @description Mean seconds that runs waited in the queue. */
+            queue_wait_seconds?: components["schemas"]["auth.v1.Figure"];
+            /** @description Users by tokens, the ten greatest. */
+            top_users: components["schemas"]["auth.v1.Ranked"][];
+            /** @description Models by tokens, the ten greatest. */
+            top_models: components["schemas"]["auth.v1.Ranked"][];
         };
         /** @description The tokens of one session. */
         "auth.v1.TokenPair": {
@@ -1091,6 +1783,52 @@ export interface components {
             /** @description The password should be changed now (see User.password_change_required). */
             password_change_required: boolean;
         };
+        /**
+         * @description Width of the time steps of an answer.
+         *
+         *     - `USAGE_GRAIN_UNSPECIFIED`: The whole period in one.
+         *     - `USAGE_GRAIN_HOUR`: Hours.
+         *     - `USAGE_GRAIN_DAY`: Days, UTC.
+         * @enum {string}
+         */
+        "auth.v1.UsageGrain": "USAGE_GRAIN_UNSPECIFIED" | "USAGE_GRAIN_HOUR" | "USAGE_GRAIN_DAY";
+        /**
+         * @description What is counted.
+         *
+         *     - `USAGE_KIND_UNSPECIFIED`: Unknown.
+         *     - `USAGE_KIND_TOKENS_IN`: Tokens of prompts.
+         *     - `USAGE_KIND_TOKENS_OUT`: Tokens of answers.
+         *     - `USAGE_KIND_GPU_SECONDS`: Seconds times GPUs.
+         *     - `USAGE_KIND_CPU_SECONDS`: Seconds times CPU ranks.
+         *     - `USAGE_KIND_STORED_BYTES`: Bytes that are kept; the newest amount, not a sum.
+         *     - `USAGE_KIND_REQUESTS`: Requests to models.
+         *     - `USAGE_KIND_CONCURRENT_RUNS`: Runs at the same time; only for limits.
+         * @enum {string}
+         */
+        "auth.v1.UsageKind": "USAGE_KIND_UNSPECIFIED" | "USAGE_KIND_TOKENS_IN" | "USAGE_KIND_TOKENS_OUT" | "USAGE_KIND_GPU_SECONDS" | "USAGE_KIND_CPU_SECONDS" | "USAGE_KIND_STORED_BYTES" | "USAGE_KIND_REQUESTS" | "USAGE_KIND_CONCURRENT_RUNS";
+        /** @description One sum. */
+        "auth.v1.UsageRow": {
+            /**
+             * Format: date-time
+             * @description Beginning of the time step.
+             */
+            time?: string;
+            /** @description What is counted. */
+            kind: components["schemas"]["auth.v1.UsageKind"];
+            /**
+             * Format: double
+             * @description The sum.
+             */
+            amount: number;
+            /** @description The user, when told apart. */
+            user_id: string;
+            /** @description The group, when told apart. */
+            group_id: string;
+            /** @description The model, when told apart. */
+            model: string;
+            /** @description The source, when told apart. */
+            source: string;
+        };
         /** @description A person who signs in with a password. */
         "auth.v1.User": {
             /** @description UUID, given by the server. */
@@ -1099,7 +1837,7 @@ export interface components {
             username: string;
             /** @description Name shown to others; the username when empty. */
             display_name: string;
-            /** @description Names of the user's roles: admin, trainer, tester, viewer. */
+            /** @description Names of the user's roles: admin, trainer, tester, viewer, auditor, or custom ones. */
             roles: string[];
             /** @description A disabled user cannot sign in or refresh; access tokens already given out end within 10 minutes. */
             disabled: boolean;
@@ -1115,6 +1853,12 @@ export interface components {
              * @description When the user signed in last; unset when never.
              */
             last_login_time?: string;
+            /** @description E-mail address; empty for none. */
+            email: string;
+            /** @description Ids of his groups; given by the server. */
+            group_ids: string[];
+            /** @description Name of the identity provider he signs in with; empty for a password of the platform. */
+            identity_provider: string;
         };
         /** @description A person who signs in with a password. */
         "auth.v1.UserInput": {
@@ -1124,7 +1868,7 @@ export interface components {
             username: string;
             /** @description Name shown to others; the username when empty. */
             display_name?: string;
-            /** @description Names of the user's roles: admin, trainer, tester, viewer. */
+            /** @description Names of the user's roles: admin, trainer, tester, viewer, auditor, or custom ones. */
             roles?: string[];
             /** @description A disabled user cannot sign in or refresh; access tokens already given out end within 10 minutes. */
             disabled?: boolean;
@@ -1140,6 +1884,12 @@ export interface components {
              * @description When the user signed in last; unset when never.
              */
             last_login_time?: string;
+            /** @description E-mail address; empty for none. */
+            email?: string;
+            /** @description Ids of his groups; given by the server. */
+            group_ids?: string[];
+            /** @description Name of the identity provider he signs in with; empty for a password of the platform. */
+            identity_provider?: string;
         };
         /** @description Answer of ListMessages. */
         "chat.v1.ListMessagesResponse": {
@@ -2985,6 +3735,135 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    AuditService_ListAuditEvents: {
+        parameters: {
+            query?: {
+                /** @description Most events in one answer; 50 when 0, at most 1,000. */
+                page_size?: number;
+                /** @description The next_page_token of the answer before. */
+                page_token?: string;
+                /** @description Only of this actor, by id or name. */
+                actor?: string;
+                /** @description Only actions that begin with this. */
+                action?: string;
+                /** @description Only targets that begin with this. */
+                target?: string;
+                /** @description Only with this result. */
+                result?: components["schemas"]["auth.v1.AuditResult"];
+                /** @description Only from this time on. */
+                start_time?: string;
+                /** @description Only before this time. */
+                end_time?: string;
+                /** @description Only with these words in action, target, actor, reason, address or request id. */
+                query?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListAuditEventsResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    AuditService_ExportAuditEvents: {
+        parameters: {
+            query?: {
+                /** @description Only of this actor, by id or name. */
+                actor?: string;
+                /** @description Only actions that begin with this. */
+                action?: string;
+                /** @description Only targets that begin with this. */
+                target?: string;
+                /** @description Only with this result. */
+                result?: components["schemas"]["auth.v1.AuditResult"];
+                /** @description Only from this time on. */
+                start_time?: string;
+                /** @description Only before this time. */
+                end_time?: string;
+                /** @description Only with these words in action, target, actor, reason, address or request id. */
+                query?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Server-Sent Events. Each event's data is one JSON object of this schema, its id a number from 1. The event `end` closes the stream; the event `error` carries a problem. Comments are heartbeats. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["auth.v1.AuditEvent"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    AuditService_VerifyAuditChain: {
+        parameters: {
+            query?: {
+                /** @description Where to go on: the `next` of the answer before; empty: at the first event. */
+                start?: string;
+                /**
+                 * @description A head that was kept elsewhere, which must still be in the chain; empty: the one that the server keeps in a file, if
+                 *     it does.
+                 */
+                head?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.AuditVerification"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
     AuthService_Login: {
         parameters: {
             query?: never;
@@ -3361,6 +4240,553 @@ export interface operations {
             400: components["responses"]["Problem400"];
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SettingService_ListSettings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListSettingsResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SettingService_UpdateSetting: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its name, such as "auth.registration". */
+                "setting.name": string;
+            };
+            cookie?: never;
+        };
+        /** @description The setting with its name and value. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.SettingInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Setting"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SettingService_ResetSetting: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the setting. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.ResetSettingRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Setting"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SettingService_ListCurrentBanners: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListCurrentBannersResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SettingService_ListBanners: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListBannersResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SettingService_CreateBanner: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The banner. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.BannerInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Banner"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SettingService_DeleteBanner: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the banner. */
+                banner_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    UsageService_ListUsage: {
+        parameters: {
+            query?: {
+                /** @description From this time on; thirty days before the end when unset. */
+                start_time?: string;
+                /** @description Before this time; now when unset. */
+                end_time?: string;
+                /** @description Time steps. */
+                grain?: components["schemas"]["auth.v1.UsageGrain"];
+                /** @description Dimensions to tell apart: user, group, model, source. */
+                group_by?: string[];
+                /** @description Only of this user. */
+                user_id?: string | unknown | "";
+                /** @description Only of this group. */
+                group_id?: string | unknown | "";
+                /** @description Only of this model. */
+                model?: string;
+                /** @description Only of this kind. */
+                kind?: components["schemas"]["auth.v1.UsageKind"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListUsageResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    UsageService_ListMyUsage: {
+        parameters: {
+            query?: {
+                /** @description From this time on; thirty days before the end when unset. */
+                start_time?: string;
+                /** @description Before this time; now when unset. */
+                end_time?: string;
+                /** @description Time steps. */
+                grain?: components["schemas"]["auth.v1.UsageGrain"];
+                /** @description Dimensions to tell apart: user, group, model, source. */
+                group_by?: string[];
+                /** @description Only of this model. */
+                model?: string;
+                /** @description Only of this kind. */
+                kind?: components["schemas"]["auth.v1.UsageKind"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListUsageResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    UsageService_GetStatistics: {
+        parameters: {
+            query?: {
+                /** @description From this time on; thirty days before the end when unset. */
+                start_time?: string;
+                /** @description Before this time; now when unset. */
+                end_time?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Statistics"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    QuotaService_ListQuotas: {
+        parameters: {
+            query?: {
+                /** @description Most limits in one answer; 50 when 0, at most 1,000. */
+                page_size?: number;
+                /** @description The next_page_token of the answer before. */
+                page_token?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListQuotasResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    QuotaService_CreateQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The limit. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.QuotaInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Quota"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    QuotaService_ListMyQuotas: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListQuotasResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    QuotaService_UpdateQuota: {
+        parameters: {
+            query: {
+                /** @description Fields to change: amount, time_zone. */
+                update_mask: string;
+            };
+            header?: never;
+            path: {
+                /** @description UUID, given by the server. */
+                "quota.id": string;
+            };
+            cookie?: never;
+        };
+        /** @description The limit with its id and the changed fields. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.QuotaInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Quota"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    QuotaService_DeleteQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the limit. */
+                quota_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
             429: components["responses"]["Problem429"];
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];

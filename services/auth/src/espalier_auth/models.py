@@ -1,10 +1,11 @@
-"""Users, their sessions, the refresh tokens of a session, and the keys that sign access tokens."""
+"""Users, their groups, their sessions, the refresh tokens of a session, and the keys that sign access tokens."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, LargeBinary
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKey, Index, LargeBinary, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by, array_agg
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
 from espalier_common.db import TYPES, Id, new_id, new_metadata, utc_now
 
@@ -14,8 +15,17 @@ class Base(DeclarativeBase):
     type_annotation_map = TYPES
 
 
+class GroupMember(Base):
+    """One user in one group."""
+
+    __tablename__ = "group_members"
+
+    group_id: Mapped[Id] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[Id] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
 class User(Base):
-    """A person who signs in with a password. The username never changes and is never given to somebody else."""
+    """A person who signs in. The username never changes and is never given to somebody else."""
 
     __tablename__ = "users"
 
@@ -28,6 +38,17 @@ class User(Base):
     password_change_required: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     last_login_at: Mapped[datetime | None]
+    # Empty when he has none.
+    email: Mapped[str] = mapped_column(default="", server_default="")
+    # Name of the provider he signs in with; empty for a password of the platform.
+    identity_provider: Mapped[str] = mapped_column(default="", server_default="")
+    # Ids of his groups, read with each user, so that whoever shows him can say them; None when he is in none.
+    group_ids: Mapped[list[str] | None] = column_property(
+        select(array_agg(aggregate_order_by(GroupMember.group_id, GroupMember.group_id)))
+        .where(GroupMember.user_id == id)
+        .correlate_except(GroupMember)
+        .scalar_subquery()
+    )
 
     @property
     def name(self) -> str:

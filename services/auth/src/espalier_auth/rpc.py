@@ -166,8 +166,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         if changes.roles is not None:
             self._users.require_known_roles(changes.roles, field="user.roles")
         with self._database.transaction() as session:
-            user = self._users.update(session, request.user.id, changes, by=current_principal())
-        return to_user(user)
+            return to_user(self._users.update(session, request.user.id, changes, by=current_principal()))
 
     def ListRoles(self, request: service_pb2.ListRolesRequest, context: object) -> service_pb2.ListRolesResponse:
         return service_pb2.ListRolesResponse(roles=[_to_role(role) for role in self._roles.all()])
@@ -196,6 +195,9 @@ def to_user(user: User) -> resources_pb2.User:
         password_change_required=user.password_change_required,
         create_time=timestamp(user.created_at),
         last_login_time=timestamp(user.last_login_at),
+        email=user.email,
+        group_ids=user.group_ids or (),
+        identity_provider=user.identity_provider,
     )
 
 

@@ -33,6 +33,9 @@ class User(_message.Message):
     PASSWORD_CHANGE_REQUIRED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LAST_LOGIN_TIME_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    GROUP_IDS_FIELD_NUMBER: _builtins.int
+    IDENTITY_PROVIDER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the server."""
     username: _builtins.str
@@ -43,9 +46,13 @@ class User(_message.Message):
     """A disabled user cannot sign in or refresh; access tokens already given out end within 10 minutes."""
     password_change_required: _builtins.bool
     """The password was made by the platform or by an administrator and should be changed at the first sign-in."""
+    email: _builtins.str
+    """E-mail address; empty for none."""
+    identity_provider: _builtins.str
+    """Name of the identity provider he signs in with; empty for a password of the platform."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the user's roles: admin, trainer, tester, viewer."""
+        """Names of the user's roles: admin, trainer, tester, viewer, auditor, or custom ones."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -54,6 +61,10 @@ class User(_message.Message):
     @_builtins.property
     def last_login_time(self) -> _timestamp_pb2.Timestamp:
         """When the user signed in last; unset when never."""
+
+    @_builtins.property
+    def group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of his groups; given by the server."""
 
     def __init__(
         self,
@@ -66,10 +77,13 @@ class User(_message.Message):
         password_change_required: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         last_login_time: _timestamp_pb2.Timestamp | None = ...,
+        email: _builtins.str = ...,
+        group_ids: _abc.Iterable[_builtins.str] | None = ...,
+        identity_provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_login_time", b"last_login_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "id", b"id", "last_login_time", b"last_login_time", "password_change_required", b"password_change_required", "roles", b"roles", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "email", b"email", "group_ids", b"group_ids", "id", b"id", "identity_provider", b"identity_provider", "last_login_time", b"last_login_time", "password_change_required", b"password_change_required", "roles", b"roles", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,12 +99,15 @@ class Role(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PERMISSIONS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    BUILT_IN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the role, such as "trainer"."""
     description: _builtins.str
     """What the role is for, in a sentence."""
     scope: _builtins.str
-    """Whose data the role reaches: "own" or "all"."""
+    """Whose data the role reaches: "own", "group" or "all"."""
+    built_in: _builtins.bool
+    """It is part of the platform and cannot be changed."""
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Permissions of the role, as they stand in the RPCs' options; "*" means all."""
@@ -102,10 +119,11 @@ class Role(_message.Message):
         description: _builtins.str = ...,
         permissions: _abc.Iterable[_builtins.str] | None = ...,
         scope: _builtins.str = ...,
+        built_in: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "permissions", b"permissions", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "description", b"description", "name", b"name", "permissions", b"permissions", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

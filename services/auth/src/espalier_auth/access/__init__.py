@@ -1,0 +1,1 @@
+"""Who may do what: custom roles, groups, API keys, and what they give together."""
