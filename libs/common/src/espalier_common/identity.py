@@ -12,12 +12,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import jwt
 
+from espalier_common.api_keys import KEY_PREFIX, Exchange, KeyVerdicts
 from espalier_common.errors import Unauthenticated, Unavailable
+from espalier_common.revocations import Revocations
 from espalier_common.telemetry import get_logger
 
 ISSUER = "espalier"
@@ -40,9 +42,22 @@ Jwks = Callable[[], Sequence[Mapping[str, str]]]
 _log = get_logger(__name__)
 
 
+class Revoked(Unauthenticated):
+    """A token that was good, and was taken back before its time."""
+
+    reason = "TOKEN_REVOKED"
+
+    def __init__(self) -> None:
+        super().__init__("The access token was taken back: the session ended or your rights changed. Refresh it.")
+
+
 @dataclass(frozen=True)
 class Principal:
-    """A verified caller. `scope` says whose data it may see: its own, its group's, or all."""
+    """A verified caller. `scope` says whose data it may see: its own, its groups', or all.
+
+    While a call is served, `scope` is that of the permission which the call requires: a permission may reach less far
+    than the widest one. `peers` are the users of its groups, known where `scope` is "group".
+    """
 
     subject: str
     name: str
@@ -52,13 +67,38 @@ class Principal:
     scope: Scope
     token: str = field(repr=False, default="")
     expires_at: float = 0.0
+    # Of a person: the session, or the API key, that the token descends from; empty when it does not say.
+    session: str = ""
+    issued_at: float = 0.0
+    # Id of the API key that calls in the name of its owner; empty when he signed in himself.
+    api_key: str = ""
+    # Permissions that reach less far than the widest scope, and that one once `scope` is a permission's own.
+    narrower: tuple[tuple[Scope, frozenset[str]], ...] = ()
+    widest: Scope | None = None
+    peers: frozenset[str] = frozenset()
 
     def may(self, permission: str) -> bool:
         """True when granted by name, by `*`, or by a prefix such as `training.*`."""
-        if permission in self.permissions or "*" in self.permissions:
-            return True
-        parts = permission.split(".")
-        return any(".".join([*parts[:length], "*"]) in self.permissions for length in range(1, len(parts)))
+        return _grants(self.permissions, permission)
+
+    def scope_of(self, permission: str) -> Scope:
+        """Whose data the permission reaches, provided that the caller has it."""
+        for scope, permissions in self.narrower:
+            if _grants(permissions, permission):
+                return scope
+        return self.widest or self.scope
+
+    def using(self, permission: str) -> "Principal":
+        """The caller as far as this permission reaches."""
+        scope = self.scope_of(permission)
+        return self if scope == self.scope else replace(self, scope=scope, widest=self.widest or self.scope)
+
+
+def _grants(granted: frozenset[str], permission: str) -> bool:
+    if permission in granted or "*" in granted:
+        return True
+    parts = permission.split(".")
+    return any(".".join([*parts[:length], "*"]) in granted for length in range(1, len(parts)))
 
 
 _principal: ContextVar[Principal | None] = ContextVar("espalier_principal", default=None)
@@ -83,17 +123,34 @@ def set_principal(principal: Principal | None) -> None:
 
 
 class TokenVerifier:
-    """Verifies access tokens. Thread-safe. Verdicts are cached, keys are fetched again when an unknown one appears."""
+    """Verifies access tokens. Thread-safe. Verdicts are cached, keys are fetched again when an unknown one appears.
 
-    def __init__(self, jwks: Jwks, *, issuer: str = ISSUER, audience: str = AUDIENCE) -> None:
+    With `revocations` a token that was taken back is refused, however good it was before. With `exchange` an API key is
+    as good as a token.
+    """
+
+    def __init__(
+        self,
+        jwks: Jwks,
+        *,
+        issuer: str = ISSUER,
+        audience: str = AUDIENCE,
+        revocations: Revocations | None = None,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self.revocations = revocations
         self._keys = _KeySet(jwks)
         self._issuer = issuer
         self._audience = audience
         self._verdicts: OrderedDict[str, Principal] = OrderedDict()
         self._lock = threading.Lock()
+        self._api_keys = KeyVerdicts(exchange, self._verify_token) if exchange else None
 
     def cached(self, token: str) -> Principal | None:
         """The verdict of an earlier `verify`, while it holds; never blocks."""
+        if token.startswith(KEY_PREFIX):
+            owner = self._api_keys.cached(token) if self._api_keys else None
+            return None if owner is None or self._is_revoked(owner) else owner
         with self._lock:
             principal = self._verdicts.get(token)
             if principal is None:
@@ -102,13 +159,18 @@ class TokenVerifier:
                 del self._verdicts[token]
                 return None
             self._verdicts.move_to_end(token)
-            return principal
+        return None if self._is_revoked(principal) else principal
 
     def verify(self, token: str) -> Principal:
-        """The principal of a valid token. May fetch keys, so it may block.
+        """The principal of a valid access token or API key. May ask auth, so it may block.
 
-        Raises Unauthenticated for any token that is not valid, Unavailable when the keys cannot be fetched.
+        Raises Unauthenticated for any that is not valid, Unavailable when auth cannot be asked.
         """
+        if token.startswith(KEY_PREFIX) and self._api_keys:
+            return self._api_keys.verify(token)
+        return self._verify_token(token)
+
+    def _verify_token(self, token: str) -> Principal:
         if principal := self.cached(token):
             return principal
         try:
@@ -117,8 +179,13 @@ class TokenVerifier:
             raise Unauthenticated("The access token has expired; refresh it or sign in again.") from error
         except (jwt.PyJWTError, KeyError, TypeError, ValueError) as error:
             raise Unauthenticated("The access token is not valid; sign in again.") from error
+        if self._is_revoked(principal):
+            raise Revoked
         self._remember(token, principal)
         return principal
+
+    def _is_revoked(self, principal: Principal) -> bool:
+        return self.revocations is not None and self.revocations.covers(principal)
 
     def _decode(self, token: str) -> dict[str, Any]:
         if len(token) > MAX_TOKEN_LENGTH or not _COMPACT.fullmatch(token):
@@ -173,6 +240,9 @@ def _principal_of(claims: Mapping[str, Any], token: str) -> Principal:
     kind, scope = claims["kind"], claims["scope"]
     if kind not in {"user", "service"} or scope not in {"own", "group", "all"}:
         raise ValueError("kind or scope is unknown")
+    narrower = claims.get("narrower", {})
+    if not set(narrower) <= {"own", "group"}:
+        raise ValueError("a narrower scope is unknown")
     return Principal(
         subject=str(claims["sub"]),
         name=str(claims["name"]),
@@ -182,6 +252,10 @@ def _principal_of(claims: Mapping[str, Any], token: str) -> Principal:
         scope=cast(Scope, scope),
         token=token,
         expires_at=float(claims["exp"]),
+        api_key=str(claims.get("api_key", "")),
+        narrower=tuple((cast(Scope, name), frozenset(_texts(narrower[name]))) for name in sorted(narrower)),
+        session=str(claims.get("sid", "")),
+        issued_at=float(claims["iat"]),
     )
 
 

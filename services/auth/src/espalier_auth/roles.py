@@ -20,12 +20,21 @@ ADMIN = "admin"
 _REACH: dict[Scope, int] = {"own": 0, "group": 1, "all": 2}
 
 # Never in a role but admin: the management of users, and what services alone do for each other.
-_RESERVED = ("auth.users.*", "training.workloads.*")
+_RESERVED = (
+    "auth.users.*",
+    "auth.invitations.*",
+    "auth.revocations.*",
+    "auth.settings.*",
+    "auth.banners.*",
+    "training.workloads.*",
+)
 _READS = ("*.get", "*.list")
 _TESTS = (*_READS, "chat.*", "eval.*", "models.deployments.use")
 _TRAINS = (*_TESTS, "training.datasets.*", "training.runs.*", "models.*", "prompt.*")
 
-# What a service may do in its own name. Everything else it does with the token of the user who called it.
+# What every service may do in its own name.
+_OF_EVERY_SERVICE = ("auth.revocations.list",)
+# What a service may do in its own name besides. Everything else it does with the token of the user who called it.
 _SERVICE_PERMISSIONS = {
     "model-registry": ("training.workloads.*", "training.runs.get"),
     "chat": ("models.deployments.use",),
@@ -92,7 +101,7 @@ class Roles:
 
     def service_rights(self, service: str) -> Rights:
         """What a service may do in its own name."""
-        patterns = _SERVICE_PERMISSIONS.get(service, ())
+        patterns = (*_OF_EVERY_SERVICE, *_SERVICE_PERMISSIONS.get(service, ()))
         granted = frozenset(name for name in self._permissions if _matches(name, patterns))
         return Rights(granted, "all")
 

@@ -5,16 +5,19 @@ neither a thread that answers others nor a database connection.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from google.protobuf.empty_pb2 import Empty
+from sqlalchemy.orm import Session
 
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
+from espalier_auth.email_addresses import find_email_violations
 from espalier_auth.errors import ForPeopleOnly, InvalidCredentials, InvalidPassword, InvalidRefreshToken, InvalidUser
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.models import User
 from espalier_auth.passwords import Passwords, find_weaknesses
 from espalier_auth.roles import Role, Roles
-from espalier_auth.service import Continuation, NewUser, Sessions, UserChanges, Users
+from espalier_auth.service import Continuation, NewUser, OwnChanges, Sessions, UserChanges, Users
 from espalier_auth.tokens import AccessTokens
 from espalier_common.db import Database
 from espalier_common.errors import FieldViolation
@@ -107,6 +110,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         roles: Roles,
         first_admin: FirstAdmin,
         paginator: Paginator,
+        minimum_length: Callable[[Session], int],
     ) -> None:
         self._database = database
         self._users = users
@@ -114,12 +118,18 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         self._roles = roles
         self._first_admin = first_admin
         self._paginator = paginator
+        self._minimum_length = minimum_length
 
     def GetMe(self, request: service_pb2.GetMeRequest, context: object) -> service_pb2.Me:
         with self._database.transaction() as session:
             user = self._users.get(session, _person().subject)
         rights = self._roles.rights(user.roles)
         return service_pb2.Me(user=to_user(user), permissions=sorted(rights.permissions), scope=rights.scope)
+
+    def UpdateMe(self, request: service_pb2.UpdateMeRequest, context: object) -> resources_pb2.User:
+        changes = _read_own_changes(request)
+        with self._database.transaction() as session:
+            return to_user(self._users.update_self(session, _person().subject, changes))
 
     async def ChangePassword(self, request: service_pb2.ChangePasswordRequest, context: object) -> Empty:
         user = await asyncio.to_thread(self._get_user, _person().subject)
@@ -128,7 +138,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
                 "The current password is wrong.",
                 violations=[FieldViolation("current_password", "is not your password", "WRONG_PASSWORD")],
             )
-        _require_good_password(request.new_password, username=user.username, field="new_password")
+        await self._require_good_password(request.new_password, username=user.username, field="new_password")
         if request.new_password == request.current_password:
             found = FieldViolation("new_password", "is the one you have; choose another one", "SAME_PASSWORD")
             raise InvalidPassword("The new password must differ from the current one.", violations=[found])
@@ -141,7 +151,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         _require_username(request.user.username)
         self._users.require_known_roles(request.user.roles, field="user.roles")
         self._users.require_rights_of(request.user.roles, by=current_principal())
-        _require_good_password(request.password, username=request.user.username, field="password")
+        await self._require_good_password(request.password, username=request.user.username, field="password")
         new = NewUser(
             username=request.user.username,
             display_name=request.user.display_name,
@@ -170,6 +180,15 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     def ListRoles(self, request: service_pb2.ListRolesRequest, context: object) -> service_pb2.ListRolesResponse:
         return service_pb2.ListRolesResponse(roles=[_to_role(role) for role in self._roles.all()])
+
+    async def _require_good_password(self, password: str, *, username: str, field: str) -> None:
+        minimum = await asyncio.to_thread(self._get_minimum_length)
+        if weaknesses := find_weaknesses(password, username=username, field=field, minimum=minimum):
+            raise InvalidPassword(f"The password {weaknesses[0].description}.", violations=weaknesses)
+
+    def _get_minimum_length(self) -> int:
+        with self._database.transaction() as session:
+            return self._minimum_length(session)
 
     def _get_user(self, user_id: str) -> User:
         with self._database.transaction() as session:
@@ -222,9 +241,22 @@ def _require_username(username: str) -> None:
         )
 
 
-def _require_good_password(password: str, *, username: str, field: str) -> None:
-    if weaknesses := find_weaknesses(password, username=username, field=field):
-        raise InvalidPassword(f"The password {weaknesses[0].description}.", violations=weaknesses)
+def _read_own_changes(request: service_pb2.UpdateMeRequest) -> OwnChanges:
+    user, paths = request.user, set(request.update_mask.paths)
+    found = [
+        FieldViolation("update_mask", f"names {path!r}; only display_name and email can change", "MASK")
+        for path in sorted(paths - {"display_name", "email"})
+    ]
+    if not paths:
+        found.append(FieldViolation("update_mask", "names no field; name display_name or email", "MASK"))
+    if "email" in paths:
+        found += find_email_violations(user.email, field="user.email")
+    if found:
+        raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
+    return OwnChanges(
+        display_name=user.display_name if "display_name" in paths else None,
+        email=user.email.strip().lower() if "email" in paths else None,
+    )
 
 
 def _read_changes(request: service_pb2.UpdateUserRequest) -> UserChanges:

@@ -44,7 +44,7 @@ class Continuation:
 class Sessions:
     """Sign-ins, and what follows from each until it ends."""
 
-    def __init__(self, rules: SessionRules) -> None:
+    def __init__(self, rules: Callable[[Session], SessionRules]) -> None:
         self._rules = rules
 
     def begin(self, session: Session, checked: User, *, renewed_hash: str | None) -> Continuation:
@@ -59,7 +59,7 @@ class Sessions:
             user.password_hash = renewed_hash
         now = utc_now()
         user.last_login_at = now
-        login = LoginSession(user_id=user.id, created_at=now, expires_at=now + self._rules.total)
+        login = LoginSession(user_id=user.id, created_at=now, expires_at=now + self._rules(session).total)
         session.add(login)
         session.flush()
         return Continuation(user, self._new_token(session, login, now))
@@ -96,7 +96,7 @@ class Sessions:
 
     def _new_token(self, session: Session, login: LoginSession, now: datetime) -> str:
         token = secrets.token_urlsafe(32)
-        expires_at = min(now + self._rules.idle, login.expires_at)
+        expires_at = min(now + self._rules(session).idle, login.expires_at)
         session.add(
             RefreshToken(token_hash=hash_token(token), session_id=login.id, created_at=now, expires_at=expires_at)
         )
@@ -121,6 +121,14 @@ class UserChanges:
     display_name: str | None = None
     roles: list[str] | None = None
     disabled: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnChanges:
+    """What a user changes of himself; None leaves a field as it is."""
+
+    display_name: str | None = None
+    email: str | None = None
 
 
 class Users:
@@ -187,6 +195,16 @@ class Users:
         if user.disabled:
             repository.revoke_sessions_of(session, user.id, reason="USER_DISABLED", now=utc_now())
         self._publish(session, UserChanged(user, changed_by=by.subject))
+        return user
+
+    def update_self(self, session: Session, user_id: str, changes: OwnChanges) -> User:
+        """Changes what is one's own to change. Raises UserNotFound."""
+        user = repository.lock_user(session, user_id)
+        if user is None:
+            raise UserNotFound(user_id)
+        user.display_name = user.display_name if changes.display_name is None else changes.display_name
+        user.email = user.email if changes.email is None else changes.email
+        self._publish(session, UserChanged(user, changed_by=user.id))
         return user
 
     def change_password(self, session: Session, checked: User, new_hash: str) -> User:

@@ -43,7 +43,7 @@ class User(_message.Message):
     display_name: _builtins.str
     """Name shown to others; the username when empty."""
     disabled: _builtins.bool
-    """A disabled user cannot sign in or refresh; access tokens already given out end within 10 minutes."""
+    """A disabled user cannot sign in or refresh; access tokens already given out end within five seconds."""
     password_change_required: _builtins.bool
     """The password was made by the platform or by an administrator and should be changed at the first sign-in."""
     email: _builtins.str
@@ -140,6 +140,7 @@ class TokenPair(_message.Message):
     TOKEN_TYPE_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
     PASSWORD_CHANGE_REQUIRED_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
     """Signed token (JWT) for the Authorization header."""
     refresh_token: _builtins.str
@@ -150,6 +151,8 @@ class TokenPair(_message.Message):
     """Seconds until the access token expires."""
     password_change_required: _builtins.bool
     """The password should be changed now (see User.password_change_required)."""
+    device_token: _builtins.str
+    """Given back at the next sign-in, tells that this device signed in before, so that nobody's guessing locks it out."""
     def __init__(
         self,
         *,
@@ -158,10 +161,11 @@ class TokenPair(_message.Message):
         token_type: _builtins.str = ...,
         expires_in: _builtins.int = ...,
         password_change_required: _builtins.bool = ...,
+        device_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "expires_in", b"expires_in", "password_change_required", b"password_change_required", "refresh_token", b"refresh_token", "token_type", b"token_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "device_token", b"device_token", "expires_in", b"expires_in", "password_change_required", b"password_change_required", "refresh_token", b"refresh_token", "token_type", b"token_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

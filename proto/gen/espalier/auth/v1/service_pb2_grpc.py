@@ -294,6 +294,11 @@ class UserServiceStub:
                 request_serializer=espalier_dot_auth_dot_v1_dot_service__pb2.GetMeRequest.SerializeToString,
                 response_deserializer=espalier_dot_auth_dot_v1_dot_service__pb2.Me.FromString,
                 _registered_method=True)
+        self.UpdateMe = channel.unary_unary(
+                '/espalier.auth.v1.UserService/UpdateMe',
+                request_serializer=espalier_dot_auth_dot_v1_dot_service__pb2.UpdateMeRequest.SerializeToString,
+                response_deserializer=espalier_dot_auth_dot_v1_dot_resources__pb2.User.FromString,
+                _registered_method=True)
         self.ChangePassword = channel.unary_unary(
                 '/espalier.auth.v1.UserService/ChangePassword',
                 request_serializer=espalier_dot_auth_dot_v1_dot_service__pb2.ChangePasswordRequest.SerializeToString,
@@ -332,6 +337,13 @@ class UserServiceServicer:
 
     def GetMe(self, request, context):
         """The signed-in user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMe(self, request, context):
+        """Changes one's own display name or e-mail address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -386,6 +398,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.GetMe,
                     request_deserializer=espalier_dot_auth_dot_v1_dot_service__pb2.GetMeRequest.FromString,
                     response_serializer=espalier_dot_auth_dot_v1_dot_service__pb2.Me.SerializeToString,
+            ),
+            'UpdateMe': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMe,
+                    request_deserializer=espalier_dot_auth_dot_v1_dot_service__pb2.UpdateMeRequest.FromString,
+                    response_serializer=espalier_dot_auth_dot_v1_dot_resources__pb2.User.SerializeToString,
             ),
             'ChangePassword': grpc.unary_unary_rpc_method_handler(
                     servicer.ChangePassword,
@@ -446,6 +463,33 @@ class UserService:
             '/espalier.auth.v1.UserService/GetMe',
             espalier_dot_auth_dot_v1_dot_service__pb2.GetMeRequest.SerializeToString,
             espalier_dot_auth_dot_v1_dot_service__pb2.Me.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.auth.v1.UserService/UpdateMe',
+            espalier_dot_auth_dot_v1_dot_service__pb2.UpdateMeRequest.SerializeToString,
+            espalier_dot_auth_dot_v1_dot_resources__pb2.User.FromString,
             options,
             channel_credentials,
             insecure,

@@ -116,6 +116,8 @@ class UserServiceStub:
     def __new__(cls, channel: _aio.Channel) -> UserServiceAsyncStub: ...
     GetMe: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetMeRequest, _service_pb2.Me]
     """The signed-in user."""
+    UpdateMe: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateMeRequest, _resources_pb2.User]
+    """Changes one's own display name or e-mail address."""
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_service_pb2.ChangePasswordRequest, _empty_pb2.Empty]
     """Changes one's own password and ends all sessions but those begun afterwards."""
     CreateUser: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateUserRequest, _resources_pb2.User]
@@ -136,6 +138,8 @@ class UserServiceAsyncStub(UserServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetMe: _aio.UnaryUnaryMultiCallable[_service_pb2.GetMeRequest, _service_pb2.Me]  # type: ignore[assignment]
     """The signed-in user."""
+    UpdateMe: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateMeRequest, _resources_pb2.User]  # type: ignore[assignment]
+    """Changes one's own display name or e-mail address."""
     ChangePassword: _aio.UnaryUnaryMultiCallable[_service_pb2.ChangePasswordRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Changes one's own password and ends all sessions but those begun afterwards."""
     CreateUser: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateUserRequest, _resources_pb2.User]  # type: ignore[assignment]
@@ -159,6 +163,14 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.Me, _abc.Awaitable[_service_pb2.Me]]:
         """The signed-in user."""
+
+    @_abc_1.abstractmethod
+    def UpdateMe(
+        self,
+        request: _service_pb2.UpdateMeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.User, _abc.Awaitable[_resources_pb2.User]]:
+        """Changes one's own display name or e-mail address."""
 
     @_abc_1.abstractmethod
     def ChangePassword(
