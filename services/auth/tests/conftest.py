@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
-from espalier_auth.__main__ import build
+from espalier_auth.assembly import build
 from espalier_auth.settings import AuthSettings
 from espalier_common.db import Database
 from espalier_common.identity import TokenVerifier, fetch_jwks

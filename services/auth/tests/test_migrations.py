@@ -1,7 +1,9 @@
 """Entities and migrations say the same."""
 
-from espalier_auth.access import models  # noqa: F401  (its tables belong to the same metadata)
+from espalier_auth import assembly  # noqa: F401  (with it come the tables of every noun)
+from espalier_auth.access import models as access_models  # noqa: F401
 from espalier_auth.models import Base
+from espalier_auth.oidc import models as oidc_models  # noqa: F401
 from espalier_common.testing.migrations import assert_migrations_match
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
 from espalier_auth.models import LoginSession, RefreshToken
 from espalier_auth.service import Sessions
+from espalier_auth.settings import SessionRules
 from espalier_common.db import utc_now
 from espalier_common.rpc.status import from_rpc_error
 
@@ -163,7 +164,12 @@ async def test_long_ended_sessions_are_forgotten_with_their_tokens(auth: Any) ->
         old.expires_at = utc_now() - timedelta(days=8)
         revoked.revoked_at = utc_now() - timedelta(days=8)
     with auth.database.transaction() as session:
-        assert Sessions(auth.settings.session_rules()).forget_ended(session, ended_for=timedelta(days=7)) == 2
+        assert (
+            Sessions(lambda _: SessionRules(timedelta(days=14), timedelta(days=90))).forget_ended(
+                session, ended_for=timedelta(days=7)
+            )
+            == 2
+        )
         assert len(session.scalars(select(RefreshToken)).all()) == 1
 
 

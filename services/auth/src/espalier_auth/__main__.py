@@ -1,59 +1,8 @@
 """Composition root: `python -m espalier_auth [serve|migrate]`."""
 
-from functools import partial
-
-from espalier.auth.v1 import service_pb2, service_pb2_grpc
-from espalier_auth.events import publish
-from espalier_auth.first_admin import FirstAdmin
-from espalier_auth.housekeeping import Housekeeping
-from espalier_auth.keys import MasterKey, SigningKeys
-from espalier_auth.passwords import Passwords
-from espalier_auth.roles import Roles
-from espalier_auth.rpc import AuthRpc, UserRpc
-from espalier_auth.service import Sessions, Users
+from espalier_auth.assembly import build
 from espalier_auth.settings import AuthSettings
-from espalier_auth.start import prepare
-from espalier_auth.tokens import AccessTokens
-from espalier_common.bus import Bus
-from espalier_common.db import Database
-from espalier_common.identity import TokenVerifier
-from espalier_common.outbox import OutboxRelay
-from espalier_common.pagination import Paginator
-from espalier_common.rpc.permissions import all_permissions
-from espalier_common.rpc.server import Service, run
-
-
-def build(settings: AuthSettings) -> Service:
-    """Everything that the process of auth runs."""
-    database = Database(settings.database_url)
-    bus = Bus(settings.nats_url, name="auth")
-    master_key = MasterKey(settings.master_key_bytes())
-    keys = SigningKeys(database, master_key)
-    roles = Roles(permission.name for permission in all_permissions())
-    passwords = Passwords(settings.password_workers)
-    admin = FirstAdmin(settings.admin_password.get_secret_value(), settings.password_file())
-    sessions, users = Sessions(settings.session_rules()), Users(roles, publish)
-    tokens = AccessTokens(keys, roles=roles, secret_hashes=settings.service_secret_hashes)
-    auth_rpc = AuthRpc(database, sessions=sessions, users=users, passwords=passwords, tokens=tokens)
-    paginator = Paginator(master_key.derive("page tokens").hex())
-    user_rpc = UserRpc(database, users=users, passwords=passwords, roles=roles, first_admin=admin, paginator=paginator)
-    services = service_pb2.DESCRIPTOR.services_by_name
-    return Service(
-        name="auth",
-        package="espalier_auth",
-        settings=settings,
-        database=database,
-        bus=bus,
-        servicers=[
-            (service_pb2_grpc.add_AuthServiceServicer_to_server, auth_rpc, services["AuthService"]),
-            (service_pb2_grpc.add_UserServiceServicer_to_server, user_rpc, services["UserService"]),
-        ],
-        verifier=TokenVerifier(keys.public),
-        on_start=[partial(prepare, database, keys=keys, users=users, passwords=passwords, first_admin=admin)],
-        background=[OutboxRelay(database, bus).run, Housekeeping(database, sessions).run],
-        on_stop=[passwords.close],
-    )
-
+from espalier_common.rpc.server import run
 
 if __name__ == "__main__":
     run(AuthSettings, build)

@@ -82,8 +82,13 @@ secret shadow sunshine superman test testtest trainer user welcome whatever wint
 """
 
 
-def find_weaknesses(password: str, *, username: str, field: str) -> list[FieldViolation]:
-    """Why a new password is too easy to guess; empty when it is not. Length is checked by the contract."""
+def find_weaknesses(password: str, *, username: str, field: str, minimum: int = 0) -> list[FieldViolation]:
+    """Why a new password is too easy to guess; empty when it is not.
+
+    `minimum` characters are needed where an administrator asks for more than the contract does.
+    """
+    if len(password) < minimum:
+        return [FieldViolation(field, f"must have at least {minimum} characters", "TOO_SHORT")]
     core = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", password.lower())
     if len(set(password)) < 5:
         return [FieldViolation(field, "repeats fewer than 5 different characters; choose another one", "TOO_EASY")]

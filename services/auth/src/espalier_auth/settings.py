@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -39,6 +40,18 @@ class AuthSettings(ServiceSettings):
     # A session that nobody uses ends after this; used ones go on up to session_days.
     refresh_token_days: int = Field(default=14, ge=1, le=365, description="days a refresh token waits for its use")
     session_days: int = Field(default=90, ge=1, le=3650, description="days after which everybody signs in again")
+    # These two and the two above may be changed by an administrator where the environment does not say them.
+    registration: Literal["closed", "invitation", "open"] = Field(default="closed", description="who may register")
+    password_min_length: int = Field(
+        default=MINIMUM_PASSWORD_LENGTH,
+        ge=MINIMUM_PASSWORD_LENGTH,
+        le=128,
+        description="characters that a new password needs",
+    )
+    public_url: str = Field(
+        default="",
+        description="address that browsers use, such as https://espalier.example.org; for links to the console",
+    )
     password_workers: int = Field(default=0, ge=0, le=256, description="passwords checked at a time; 0: one a core")
 
     @field_validator("master_key")
@@ -53,6 +66,15 @@ class AuthSettings(ServiceSettings):
         if 0 < len(value.get_secret_value()) < MINIMUM_PASSWORD_LENGTH:
             raise ValueError(f"must have at least {MINIMUM_PASSWORD_LENGTH} characters")
         return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_an_origin(cls, value: str) -> str:
+        parts = urlsplit(value)
+        rest = parts.query or parts.fragment or parts.path not in {"", "/"}
+        if value and (parts.scheme not in {"http", "https"} or not parts.hostname or rest):
+            raise ValueError(f"must be http(s)://host[:port] without a path, not {value!r}")
+        return value.rstrip("/")
 
     @field_validator("service_secret_hashes")
     @classmethod
@@ -71,10 +93,6 @@ class AuthSettings(ServiceSettings):
     def master_key_bytes(self) -> bytes:
         """The bytes of the master key."""
         return decode_master_key(self.master_key.get_secret_value())
-
-    def session_rules(self) -> SessionRules:
-        """How long sessions live."""
-        return SessionRules(timedelta(days=self.refresh_token_days), timedelta(days=self.session_days))
 
     def password_file(self) -> Path | None:
         """Where the first administrator's generated password is written; None when no place is known."""

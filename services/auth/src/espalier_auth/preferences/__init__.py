@@ -1,0 +1,1 @@
+"""What an administrator changes while the platform runs: settings, and banners that everybody sees."""

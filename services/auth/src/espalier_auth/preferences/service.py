@@ -1,0 +1,161 @@
+"""Settings with their origin, and banners. Each call is part of the caller's transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy.orm import Session
+
+from espalier_auth.preferences import registry, repository
+from espalier_auth.preferences.errors import (
+    BannerNotFound,
+    InvalidBanner,
+    InvalidSetting,
+    SettingLocked,
+    SettingNotFound,
+    TooManyBanners,
+)
+from espalier_auth.preferences.models import Banner, ChangedSetting
+from espalier_auth.preferences.registry import Definition
+from espalier_auth.settings import AuthSettings, SessionRules
+from espalier_common.db import utc_now
+from espalier_common.errors import FieldViolation
+
+MAX_BANNERS = 100
+# An administrator still sees what was told lately.
+BANNERS_KEPT = timedelta(days=90)
+
+
+class Origin(StrEnum):
+    """Where a value comes from."""
+
+    DEFAULT = "DEFAULT"
+    ENVIRONMENT = "ENVIRONMENT"
+    DATABASE = "DATABASE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A setting as it is now; `changed_by` and `changed_at` only where an administrator's value counts."""
+
+    definition: Definition
+    value: str
+    origin: Origin
+    default: str
+    changed_by: str = ""
+    changed_at: datetime | None = None
+
+
+class Preferences:
+    """The settings of registry.py. The environment wins over an administrator, who wins over the default."""
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self._definitions = {definition.name: definition for definition in registry.DEFINITIONS}
+        self._given = {name: str(getattr(settings, each.field)) for name, each in self._definitions.items()}
+        self._locked = {name for name, each in self._definitions.items() if each.field in settings.model_fields_set}
+        fields = AuthSettings.model_fields
+        self._defaults = {name: str(fields[each.field].default) for name, each in self._definitions.items()}
+
+    def text(self, session: Session, name: str) -> str:
+        """The value that counts now."""
+        if name in self._locked:
+            return self._given[name]
+        return self._usable(name, repository.find_value(session, name)) or self._defaults[name]
+
+    def integer(self, session: Session, name: str) -> int:
+        """The same of a whole number."""
+        return int(self.text(session, name))
+
+    def session_rules(self, session: Session) -> SessionRules:
+        """How long sessions live that begin now."""
+        idle, total = (self.integer(session, name) for name in (registry.REFRESH_TOKEN_DAYS, registry.SESSION_DAYS))
+        return SessionRules(timedelta(days=idle), timedelta(days=total))
+
+    def password_min_length(self, session: Session) -> int:
+        """Characters that a new password needs."""
+        return self.integer(session, registry.PASSWORD_MIN_LENGTH)
+
+    def list(self, session: Session) -> list[Setting]:
+        """All settings, by name."""
+        changed = {row.name: row for row in repository.list_changed(session)}
+        return [self._setting(self._definitions[name], changed) for name in sorted(self._definitions)]
+
+    def update(self, session: Session, name: str, value: str, *, by: str) -> Setting:
+        """Sets a value. Raises SettingNotFound, SettingLocked, InvalidSetting."""
+        definition = self._changeable(name)
+        if violation := definition.find_violation(value):
+            raise InvalidSetting(f"The value of {name} {violation.description}.", violations=[violation])
+        row = ChangedSetting(name=name, value=definition.normalized(value), changed_by=by, changed_at=utc_now())
+        repository.put(session, row)
+        return self._setting(definition, {name: row})
+
+    def reset(self, session: Session, name: str) -> Setting:
+        """Goes back to the default. Raises SettingNotFound, SettingLocked."""
+        definition = self._changeable(name)
+        repository.remove(session, name)
+        return self._setting(definition, {})
+
+    def _changeable(self, name: str) -> Definition:
+        definition = self._definitions.get(name)
+        if definition is None:
+            raise SettingNotFound(name)
+        if name in self._locked:
+            raise SettingLocked(name, definition.variable)
+        return definition
+
+    def _setting(self, definition: Definition, changed: Mapping[str, ChangedSetting]) -> Setting:
+        name, default = definition.name, self._defaults[definition.name]
+        if name in self._locked:
+            return Setting(definition=definition, value=self._given[name], origin=Origin.ENVIRONMENT, default=default)
+        row = changed.get(name)
+        if row is None or not self._usable(name, row.value):
+            return Setting(definition=definition, value=default, origin=Origin.DEFAULT, default=default)
+        return Setting(
+            definition=definition,
+            value=row.value,
+            origin=Origin.DATABASE,
+            default=default,
+            changed_by=row.changed_by,
+            changed_at=row.changed_at,
+        )
+
+    def _usable(self, name: str, value: str | None) -> str | None:
+        """A value of a release with other bounds counts as none, and does not stop everybody's sign-in."""
+        if value is None or self._definitions[name].find_violation(value):
+            return None
+        return value
+
+
+class Banners:
+    """What everybody is told."""
+
+    def current(self, session: Session) -> Sequence[Banner]:
+        """The banners whose time it is."""
+        return repository.list_current_banners(session, utc_now())
+
+    def list(self, session: Session) -> Sequence[Banner]:
+        """All of them, by beginning."""
+        return repository.list_banners(session, limit=MAX_BANNERS)
+
+    def create(self, session: Session, banner: Banner) -> Banner:
+        """Tells everybody. Raises InvalidBanner, TooManyBanners."""
+        now = utc_now()
+        if banner.ends_at is not None and banner.ends_at <= max(banner.starts_at, now):
+            after = "the beginning" if banner.starts_at > now else "now"
+            found = FieldViolation("banner.end_time", f"must be later than {after}", "ORDER")
+            raise InvalidBanner(f"The banner's end {found.description}.", violations=[found])
+        if not banner.text.strip():
+            found = FieldViolation("banner.text", "is empty", "REQUIRED")
+            raise InvalidBanner("The banner says nothing.", violations=[found])
+        repository.delete_banners_ended_before(session, now - BANNERS_KEPT)
+        if repository.count_banners(session) >= MAX_BANNERS:
+            raise TooManyBanners(MAX_BANNERS)
+        session.add(banner)
+        session.flush()
+        return banner
+
+    def delete(self, session: Session, banner_id: str) -> None:
+        """Takes a banner away. Raises BannerNotFound."""
+        if not repository.delete_banner(session, banner_id):
+            raise BannerNotFound(banner_id)
