@@ -42,13 +42,18 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Stream:
-    """A JetStream stream: `max_age` and `duplicate_window` in seconds, `max_bytes` on disk; the oldest go first."""
+    """A JetStream stream: `max_age` (0: for ever) and `duplicate_window` in seconds, `max_bytes` on disk.
+
+    When it is full the oldest go first. One that `keeps_all` refuses new ones instead, which wait in their outbox, and
+    lets one go when its consumer has applied it; that consumer tries for ever.
+    """
 
     name: str
     subjects: tuple[str, ...]
     max_age: float
     max_bytes: int
     duplicate_window: float = 120.0
+    keeps_all: bool = False
 
     def takes(self, subject: str) -> bool:
         """True when the stream stores what is published under the subject."""
@@ -71,6 +76,9 @@ TELEMETRY = Stream(
 )
 """Metrics and log lines of training runs; subject = full name of the message, a dot, the run id: one token more than
 events have, so that no message is stored twice."""
+
+AUDIT = Stream("audit", ("espalier.*.audit",), max_age=0, max_bytes=256 << 20, keeps_all=True)
+"""What the services tell the audit log; subject = `espalier.<service>.audit`, which that service alone may publish."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,7 @@ class Bus:
     async def ensure_stream(self, stream: Stream) -> None:
         """Creates the stream, or brings it to these settings. Raises Unavailable when the bus is away."""
         from nats.errors import Error
-        from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+        from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
         from nats.js.errors import NotFoundError
 
         if stream.name in self._ensured:
@@ -170,7 +178,8 @@ class Bus:
             max_bytes=stream.max_bytes,
             duplicate_window=stream.duplicate_window,
             storage=StorageType.FILE,
-            discard=DiscardPolicy.OLD,
+            discard=DiscardPolicy.NEW if stream.keeps_all else DiscardPolicy.OLD,
+            retention=RetentionPolicy.WORK_QUEUE if stream.keeps_all else RetentionPolicy.LIMITS,
             allow_direct=True,
         )
         try:
@@ -193,7 +202,7 @@ class Bus:
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT,
             # The last failure is noted by us, then acknowledged; one more is left for the case that we die meanwhile.
-            max_deliver=MAX_DELIVERIES + 5,
+            max_deliver=-1 if stream.keeps_all else MAX_DELIVERIES + 5,
             deliver_policy=DeliverPolicy.ALL,
             max_ack_pending=1000,
         )
@@ -206,7 +215,7 @@ class Bus:
         return await self._connection().subscribe(subject)
 
     async def _ensure_for(self, subject: str) -> None:
-        for stream in (EVENTS, TELEMETRY):
+        for stream in (EVENTS, TELEMETRY, AUDIT):
             if stream.takes(subject):
                 await self.ensure_stream(stream)
 

@@ -6,8 +6,9 @@ Everything here blocks: call it from plain handlers and from threads, never on t
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from sqlalchemy import URL, BigInteger, DateTime, Dialect, Engine, MetaData, Uuid, create_engine, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -61,6 +62,22 @@ def new_metadata() -> MetaData:
     return MetaData(naming_convention=NAMING_CONVENTION)
 
 
+class Witness(Protocol):
+    """Who sees the transactions of the call being served; used by `espalier_common.audit`."""
+
+    def opened(self, session: Session) -> None:
+        """The transaction begins."""
+
+    def closing(self, session: Session) -> None:
+        """Its work is done and it is about to be committed; what is written now is committed with it."""
+
+    def committed(self, session: Session) -> None:
+        """It is committed."""
+
+
+witness_var: ContextVar[Witness | None] = ContextVar("espalier_witness", default=None)
+
+
 class Database:
     """A pool of connections to the service's own database. Connects at first use, survives the server's restart."""
 
@@ -84,9 +101,16 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """One unit of work: commits at the end of the block, rolls back when it raises."""
+        witness = witness_var.get()
         with self._sessions() as session:
             with session.begin():
+                if witness is not None:
+                    witness.opened(session)
                 yield session
+                if witness is not None:
+                    witness.closing(session)
+            if witness is not None:
+                witness.committed(session)
             for topic in session.info.get(_ANNOUNCEMENTS, ()):
                 self._wakeups.notify(topic)
 

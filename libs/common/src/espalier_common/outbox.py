@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from google.protobuf.message import Message
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from espalier_common.bus import Bus
@@ -28,21 +28,26 @@ POLL_SECONDS = 5.0  # finds what another replica left behind; our own commits wa
 MAX_PAUSE = 15.0
 KEEP_PUBLISHED = timedelta(days=1)
 PRUNE_SECONDS = 3600.0
+# Longer than a unary call may take: whoever held the event has died, or is a long stream.
+HOLD_LIMIT = timedelta(minutes=2)
+_HELD = "held:"
 
 _log = get_logger(__name__)
 
 
-def record(session: Session, message: Message, *, key: str = "") -> str:
-    """Stores the event with the running transaction; gives its id. Subject = full name of the message.
+def record(session: Session, message: Message, *, key: str = "", subject: str = "", held: bool = False) -> str:
+    """Stores the event with the running transaction; gives its id. Subject = full name of the message by default.
 
-    `key` names what it is about (an id); consumers find it in the headers.
+    `key` names what it is about (an id); consumers find it in the headers. A held event waits for its `release`, two
+    minutes at most.
     """
     row_id = new_id()
     headers = {KEY_HEADER: key, REQUEST_ID_HEADER: current_request_id()}
+    subject = subject or message.DESCRIPTOR.full_name
     session.execute(
         insert(outbox).values(
             id=row_id,
-            subject=message.DESCRIPTOR.full_name,
+            subject=f"{_HELD}{subject}" if held else subject,
             payload=message.SerializeToString(),
             headers={name: value for name, value in headers.items() if value},
             created_at=utc_now(),
@@ -50,6 +55,20 @@ def record(session: Session, message: Message, *, key: str = "") -> str:
     )
     announce(session, TOPIC)
     return row_id
+
+
+def release(session: Session, row_id: str, message: Message, *, subject: str) -> None:
+    """Lets a held event go, as this message. Does nothing when it has gone already."""
+    session.execute(
+        update(outbox)
+        .where(outbox.c.id == row_id, outbox.c.published_at.is_(None))
+        .values(subject=subject, payload=message.SerializeToString())
+    )
+    announce(session, TOPIC)
+
+
+def _is_due() -> ColumnElement[bool]:
+    return or_(outbox.c.subject.not_like(f"{_HELD}%"), outbox.c.created_at < utc_now() - HOLD_LIMIT)
 
 
 class OutboxRelay:
@@ -83,7 +102,7 @@ class OutboxRelay:
         with self._database.transaction() as session:
             waiting = (
                 select(outbox)
-                .where(outbox.c.published_at.is_(None))
+                .where(outbox.c.published_at.is_(None), _is_due())
                 .order_by(outbox.c.sequence)
                 .limit(BATCH)
                 .with_for_update(skip_locked=True)
@@ -106,7 +125,8 @@ class OutboxRelay:
         published: list[int] = []
         for row in rows:
             try:
-                self._bus.publish_from_thread(row.subject, bytes(row.payload), msg_id=row.id, headers=dict(row.headers))
+                subject = row.subject.removeprefix(_HELD)
+                self._bus.publish_from_thread(subject, bytes(row.payload), msg_id=row.id, headers=dict(row.headers))
             except (Unavailable, TimeoutError) as error:
                 return published, error
             published.append(row.sequence)

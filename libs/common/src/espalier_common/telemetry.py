@@ -93,10 +93,15 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
 
 
+def names_secret(name: str) -> bool:
+    """Whether what stands under this name is a secret."""
+    lowered = name.lower()
+    return any(word in lowered for word in _SECRET_WORDS) and not any(word in lowered for word in _NOT_SECRET)
+
+
 def redact(key: str, value: Any) -> Any:
     """The value, or a mark in its place when the key names a secret; looks into mappings and lists."""
-    lowered = key.lower()
-    if any(word in lowered for word in _SECRET_WORDS) and not any(word in lowered for word in _NOT_SECRET):
+    if names_secret(key):
         return _REDACTED
     if isinstance(value, dict):
         return {str(k): redact(str(k), v) for k, v in value.items()}
