@@ -166,6 +166,7 @@ class Reconciler:
             reason, message = storable(end.reason), storable(end.message)
             ending.end(end.state, reason=reason, message=message)
             ending.last_step = max(ending.last_step, attempt.last_step)
+            current.step = max(current.step, ending.last_step)
             if seen is not None:
                 ending.exit_code, ending.log_tail = seen.exit_code, [storable(line) for line in seen.log_tail]
             self._lifecycle.move(session, current, end.state, reason=reason, message=message)
