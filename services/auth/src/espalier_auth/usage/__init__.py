@@ -1,0 +1,1 @@
+"""What was used, how much may be used, and what that tells."""

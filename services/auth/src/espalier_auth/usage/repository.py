@@ -1,0 +1,203 @@
+"""Every query on the ledger, limits and reservations."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    cast,
+    delete,
+    distinct,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from espalier_auth.models import GroupMember, User
+from espalier_auth.usage.calendar import Span
+from espalier_auth.usage.models import Hold, Kind, Quota, UsageEntry
+from espalier_common.identifiers import is_uuid
+from espalier_common.pagination import Page, PageRequest, paginate
+
+DIMENSIONS = ("user", "group", "model", "source")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageFilter:
+    """Which entries are summed; `users` is the condition on their users."""
+
+    start: datetime
+    end: datetime
+    users: ColumnElement[bool]
+    group_id: str = ""
+    model: str = ""
+    kind: Kind | None = None
+
+
+def add_entries(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """Adds those that are not there yet."""
+    if rows:
+        session.execute(insert(UsageEntry).values(list(rows)).on_conflict_do_nothing(index_elements=["id"]))
+
+
+def sums(session: Session, wanted: UsageFilter, *, grain: str, group_by: Sequence[str], limit: int) -> Sequence[Any]:
+    """Sums by time step (`hour`, `day` or empty for one step) and dimensions, with names as in DIMENSIONS; by time."""
+    step = func.date_trunc(grain, UsageEntry.at) if grain else literal(wanted.start, UsageEntry.at.type)
+    flow = _entries(wanted, step).where(UsageEntry.kind != Kind.STORED_BYTES)
+    # What is kept is no sum over time: the newest amount of each user in each step.
+    kept = _entries(wanted, step).where(UsageEntry.kind == Kind.STORED_BYTES)
+    kept = kept.distinct(literal_column("step"), UsageEntry.user_id)
+    kept = kept.order_by(literal_column("step"), UsageEntry.user_id, UsageEntry.at.desc())
+    both = flow.union_all(select(kept.subquery())).subquery()
+    columns: dict[str, Any] = {"user": both.c.user_id, "model": both.c.model, "source": both.c.source}
+    query = select().select_from(both)
+    if "group" in group_by or wanted.group_id:
+        query = query.join(GroupMember, cast(GroupMember.user_id, String) == both.c.user_id)
+        columns["group"] = GroupMember.group_id
+    if wanted.group_id:
+        query = query.where(GroupMember.group_id == wanted.group_id)
+    keys = [columns[name].label(name) for name in group_by]
+    query = query.add_columns(both.c.step, both.c.kind, func.sum(both.c.amount).label("amount"), *keys)
+    query = query.group_by(both.c.step, both.c.kind, *keys).order_by(both.c.step, both.c.kind, *keys)
+    return session.execute(query.limit(limit)).all()
+
+
+def _entries(wanted: UsageFilter, step: ColumnElement[Any]) -> Select[Any]:
+    entry = UsageEntry
+    query = select(step.label("step"), entry.kind, entry.user_id, entry.model, entry.source, entry.amount)
+    query = query.where(entry.at >= wanted.start, entry.at < wanted.end, wanted.users)
+    if wanted.model:
+        query = query.where(entry.model == wanted.model)
+    if wanted.kind is not None:
+        query = query.where(entry.kind == wanted.kind)
+    return query
+
+
+def user_exists(session: Session, user_id: str) -> bool:
+    """Whether there is this user."""
+    return session.scalar(select(User.id).where(User.id == user_id)) is not None
+
+
+def find_quota(session: Session, quota_id: str, *, lock: bool = False) -> Quota | None:
+    """One limit; locked, nobody reserves against it meanwhile."""
+    query = select(Quota).where(Quota.id == quota_id)
+    return session.scalar(query.with_for_update() if lock else query)
+
+
+def list_quotas(session: Session, page: PageRequest) -> Page[Quota]:
+    """All limits, oldest first."""
+    return paginate(session, select(Quota), order=(Quota.created_at, Quota.id), page=page)
+
+
+def quotas_of(session: Session, user_id: str, *, lock: bool = False) -> Sequence[Quota]:
+    """The limits that bind a user, his groups' too. Locked in one order, so that two callers never wait in a ring."""
+    if not is_uuid(user_id):
+        return []  # a service in its own name
+    groups = select(GroupMember.group_id).where(GroupMember.user_id == user_id)
+    query = select(Quota).where(or_(Quota.user_id == user_id, Quota.group_id.in_(groups))).order_by(Quota.id)
+    return session.scalars(query.with_for_update() if lock else query).all()
+
+
+def used_and_held(session: Session, quota: Quota, span: Span, now: datetime) -> float:
+    """What counts against a limit now. One statement: what is settled meanwhile is seen as held or as used."""
+    held = select(func.coalesce(func.sum(Hold.amount), 0.0)).where(
+        _bound(Hold.user_id, quota), Hold.kind.in_(quota.kind.counted), Hold.settled_at.is_(None), Hold.expires_at > now
+    )
+    total = session.scalar(select(held.scalar_subquery() + _used(quota, span).scalar_subquery()))
+    return float(total or 0.0)
+
+
+def _used(quota: Quota, span: Span) -> Select[Any]:
+    entry = UsageEntry
+    mine = (_bound(entry.user_id, quota), entry.kind.in_(quota.kind.counted))
+    if quota.kind.is_level:
+        newest = select(entry.amount).distinct(entry.user_id).where(*mine).order_by(entry.user_id, entry.at.desc())
+        amounts = newest.subquery()
+        return select(func.coalesce(func.sum(amounts.c.amount), 0.0))
+    return select(func.coalesce(func.sum(entry.amount), 0.0)).where(*mine, entry.at >= span.start, entry.at < span.end)
+
+
+def _bound(user_id: Any, quota: Quota) -> ColumnElement[bool]:
+    if quota.user_id is not None:
+        mine: ColumnElement[bool] = user_id == quota.user_id
+        return mine
+    members = select(cast(GroupMember.user_id, String)).where(GroupMember.group_id == quota.group_id)
+    theirs: ColumnElement[bool] = user_id.in_(members)
+    return theirs
+
+
+def holds_of(session: Session, reservation_id: str) -> Sequence[Hold]:
+    """What a reservation holds or held."""
+    return session.scalars(select(Hold).where(Hold.reservation_id == reservation_id)).all()
+
+
+def add_holds(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """Holds; of two callers with one id the first is right."""
+    if rows:
+        session.execute(insert(Hold).values(list(rows)).on_conflict_do_nothing())
+
+
+def settle(session: Session, reservation_ids: Iterable[str], *, now: datetime) -> None:
+    """Ends reservations; nothing happens to those that have ended or never were."""
+    ids = list(reservation_ids)
+    if ids:
+        session.execute(
+            update(Hold).where(Hold.reservation_id.in_(ids), Hold.settled_at.is_(None)).values(settled_at=now)
+        )
+
+
+def forget_holds(session: Session, *, before: datetime) -> None:
+    """Deletes those that expired before."""
+    session.execute(delete(Hold).where(Hold.expires_at < before))
+
+
+def first_entry_at(session: Session) -> datetime | None:
+    """When the first use was reported; None when none ever was."""
+    return session.scalar(select(func.min(UsageEntry.at)))
+
+
+def sum_of(session: Session, kinds: Sequence[Kind], span: Span) -> float:
+    """All that was used of these kinds."""
+    return float(session.scalar(select(func.sum(UsageEntry.amount)).where(*_within(kinds, span))) or 0.0)
+
+
+def count_users(session: Session, span: Span) -> int:
+    """Users who used anything."""
+    kinds = [kind for kind in Kind if not kind.is_level]
+    return session.scalar(select(func.count(distinct(UsageEntry.user_id))).where(*_within(kinds, span))) or 0
+
+
+def share_of_successes(session: Session, kinds: Sequence[Kind], span: Span) -> float | None:
+    """From 0 to 1; None when there was no use."""
+    share = func.avg(cast(UsageEntry.succeeded, Integer))
+    found = session.scalar(select(share).where(*_within(kinds, span)))
+    return None if found is None else float(found)
+
+
+def mean_queue_wait(session: Session, span: Span) -> float | None:
+    """Seconds; None when nothing queued."""
+    found = session.scalar(select(func.avg(UsageEntry.queue_wait)).where(*_within(list(Kind), span)))
+    return None if found is None else float(found)
+
+
+def ranking(session: Session, by: str, *, kinds: Sequence[Kind], span: Span, limit: int) -> list[tuple[str, float]]:
+    """The greatest users (`user_id`) or models (`model`) with their sums."""
+    name, total = getattr(UsageEntry, by), func.sum(UsageEntry.amount)
+    query = select(name, total).where(*_within(kinds, span), name != "").group_by(name)
+    return [
+        (str(key), float(amount)) for key, amount in session.execute(query.order_by(total.desc(), name).limit(limit))
+    ]
+
+
+def _within(kinds: Sequence[Kind], span: Span) -> tuple[ColumnElement[bool], ...]:
+    return (UsageEntry.kind.in_(kinds), UsageEntry.at >= span.start, UsageEntry.at < span.end)

@@ -1,0 +1,246 @@
+"""UsageService and QuotaService: proto in, use case, proto out. One call is one transaction."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+from sqlalchemy import ColumnElement, and_
+from sqlalchemy.orm import Session
+
+from espalier.auth.v1 import usage_pb2, usage_pb2_grpc
+from espalier_auth.errors import ForPeopleOnly
+from espalier_auth.usage import repository
+from espalier_auth.usage.errors import InvalidPeriod, InvalidQuota, InvalidReservation
+from espalier_auth.usage.models import Kind, Period, Quota, UsageEntry
+from espalier_auth.usage.service import Quotas, QuotaStatus
+from espalier_auth.usage.statistics import Figure, statistics
+from espalier_common.db import Database, utc_now
+from espalier_common.errors import FieldViolation
+from espalier_common.identifiers import is_uuid
+from espalier_common.identity import current_principal
+from espalier_common.pagination import Paginator
+from espalier_common.rpc.server import ServicerEntry
+from espalier_common.rpc.timestamps import timestamp
+from espalier_common.visibility import private, visible
+
+MAX_ROWS = 10_000
+DEFAULT_PERIOD = timedelta(days=30)
+MAX_PERIOD = timedelta(days=3660)
+DEFAULT_HOLD = timedelta(days=1)
+_GRAINS = {usage_pb2.USAGE_GRAIN_HOUR: "hour", usage_pb2.USAGE_GRAIN_DAY: "day"}
+
+
+def servicers(database: Database, paginator: Paginator) -> list[ServicerEntry]:
+    """What the server serves of usage."""
+    services = usage_pb2.DESCRIPTOR.services_by_name
+    quota_rpc = QuotaRpc(database, quotas=Quotas(), paginator=paginator)
+    return [
+        (usage_pb2_grpc.add_UsageServiceServicer_to_server, UsageRpc(database), services["UsageService"]),
+        (usage_pb2_grpc.add_QuotaServiceServicer_to_server, quota_rpc, services["QuotaService"]),
+    ]
+
+
+class UsageRpc(usage_pb2_grpc.UsageServiceServicer):
+    """The servicer of UsageService."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def ListUsage(self, request: usage_pb2.ListUsageRequest, context: object) -> usage_pb2.ListUsageResponse:
+        users = visible(UsageEntry.user_id, current_principal())
+        if request.user_id:
+            users = and_(users, UsageEntry.user_id == request.user_id)
+        with self._database.transaction() as session:
+            return _list(session, request, users, group_id=request.group_id)
+
+    def ListMyUsage(self, request: usage_pb2.ListMyUsageRequest, context: object) -> usage_pb2.ListUsageResponse:
+        users = private(UsageEntry.user_id, current_principal())
+        with self._database.transaction() as session:
+            return _list(session, request, users, group_id="")
+
+    def GetStatistics(self, request: usage_pb2.GetStatisticsRequest, context: object) -> usage_pb2.Statistics:
+        start, end = _period(request)
+        with self._database.transaction() as session:
+            found = statistics(session, start=start, end=end)
+        return usage_pb2.Statistics(
+            active_users=_figure(found.active_users),
+            requests=_figure(found.requests),
+            tokens=_figure(found.tokens),
+            gpu_hours=_figure(found.gpu_hours),
+            success_rate=_figure(found.success_rate),
+            queue_wait_seconds=_figure(found.queue_wait_seconds),
+            top_users=[usage_pb2.Ranked(name=name, amount=amount) for name, amount in found.top_users],
+            top_models=[usage_pb2.Ranked(name=name, amount=amount) for name, amount in found.top_models],
+        )
+
+
+class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
+    """The servicer of QuotaService."""
+
+    def __init__(self, database: Database, *, quotas: Quotas, paginator: Paginator) -> None:
+        self._database = database
+        self._quotas = quotas
+        self._paginator = paginator
+
+    def CreateQuota(self, request: usage_pb2.CreateQuotaRequest, context: object) -> usage_pb2.Quota:
+        wanted = request.quota
+        quota = Quota(
+            user_id=wanted.user_id or None,
+            group_id=wanted.group_id or None,
+            kind=_kind(wanted.kind),
+            amount=wanted.amount,
+            period=Period(_period_name(wanted.period)),
+            time_zone=wanted.time_zone or "UTC",
+        )
+        with self._database.transaction() as session:
+            return _to_quota(self._quotas.create(session, quota))
+
+    def ListQuotas(self, request: usage_pb2.ListQuotasRequest, context: object) -> usage_pb2.ListQuotasResponse:
+        page = self._paginator.read(request)
+        with self._database.transaction() as session:
+            found, token = self._quotas.list(session, page)
+        return usage_pb2.ListQuotasResponse(quotas=map(_to_quota, found), next_page_token=token)
+
+    def ListMyQuotas(self, request: usage_pb2.ListMyQuotasRequest, context: object) -> usage_pb2.ListQuotasResponse:
+        principal = current_principal()
+        if principal.kind != "user":
+            raise ForPeopleOnly
+        with self._database.transaction() as session:
+            found = self._quotas.that_bind(session, principal.subject)
+        return usage_pb2.ListQuotasResponse(quotas=map(_to_quota, found))
+
+    def UpdateQuota(self, request: usage_pb2.UpdateQuotaRequest, context: object) -> usage_pb2.Quota:
+        paths = set(request.update_mask.paths)
+        if not paths or paths - {"amount", "time_zone"}:
+            wrong = FieldViolation("update_mask", "must name amount, time_zone or both and nothing else", "MASK")
+            raise InvalidQuota("Only the amount and the time zone of a limit can change.", violations=[wrong])
+        with self._database.transaction() as session:
+            changed = self._quotas.change(
+                session,
+                _quota_id(request.quota),
+                amount=request.quota.amount if "amount" in paths else None,
+                time_zone=request.quota.time_zone if "time_zone" in paths else None,
+            )
+            return _to_quota(changed)
+
+    def DeleteQuota(self, request: usage_pb2.DeleteQuotaRequest, context: object) -> Empty:
+        with self._database.transaction() as session:
+            self._quotas.delete(session, request.quota_id)
+        return Empty()
+
+    def ReserveUsage(self, request: usage_pb2.ReserveUsageRequest, context: object) -> usage_pb2.Reservation:
+        amounts: dict[Kind, float] = {}
+        for index, amount in enumerate(request.amounts):
+            if not amount.kind:
+                wrong = FieldViolation(f"amounts[{index}].kind", "is required", "REQUIRED")
+                raise InvalidReservation("An amount without a kind.", violations=[wrong])
+            kind = _kind(amount.kind)
+            amounts[kind] = amounts.get(kind, 0.0) + amount.amount
+        until = request.expire_time.ToDatetime(UTC) if request.HasField("expire_time") else utc_now() + DEFAULT_HOLD
+        with self._database.transaction() as session:
+            held = self._quotas.reserve(
+                session,
+                reservation_id=request.reservation_id,
+                user_id=request.user_id,
+                amounts=amounts,
+                until=until,
+            )
+        return usage_pb2.Reservation(
+            reservation_id=request.reservation_id, expire_time=timestamp(held.expires_at), limited=held.limited
+        )
+
+
+def _list(session: Session, request: Any, users: ColumnElement[bool], *, group_id: str) -> usage_pb2.ListUsageResponse:
+    start, end = _period(request)
+    dimensions = _dimensions(request.group_by)
+    wanted = repository.UsageFilter(
+        start=start,
+        end=end,
+        users=users,
+        group_id=group_id,
+        model=request.model,
+        kind=_kind(request.kind) if request.kind else None,
+    )
+    grain = _GRAINS.get(request.grain, "")
+    rows = repository.sums(session, wanted, grain=grain, group_by=dimensions, limit=MAX_ROWS + 1)
+    return usage_pb2.ListUsageResponse(
+        rows=[_to_row(row, dimensions) for row in rows[:MAX_ROWS]], truncated=len(rows) > MAX_ROWS
+    )
+
+
+def _to_row(row: Any, dimensions: Sequence[str]) -> usage_pb2.UsageRow:
+    names = {"user": "user_id", "group": "group_id", "model": "model", "source": "source"}
+    found = row._mapping  # SQLAlchemy's public name for it, in spite of the underscore
+    return usage_pb2.UsageRow(
+        time=timestamp(row.step),
+        kind=usage_pb2.UsageKind.Value(f"USAGE_KIND_{Kind(row.kind).name}"),
+        amount=row.amount,
+        **{names[name]: found[name] for name in dimensions},
+    )
+
+
+def _dimensions(names: Sequence[str]) -> list[str]:
+    found = list(dict.fromkeys(names))
+    wrong = [
+        FieldViolation(f"group_by[{index}]", "is none of user, group, model and source", "UNKNOWN_DIMENSION")
+        for index, name in enumerate(names)
+        if name not in repository.DIMENSIONS
+    ]
+    if wrong:
+        raise InvalidPeriod(
+            f"Usage cannot be told apart so: {wrong[0].field} {wrong[0].description}.", violations=wrong
+        )
+    return found
+
+
+def _period(request: Any) -> tuple[datetime, datetime]:
+    """The period asked for. Raises InvalidPeriod."""
+    end = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else utc_now()
+    start = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else end - DEFAULT_PERIOD
+    if not start < end or end - start > MAX_PERIOD:
+        wrong = FieldViolation("start_time", "must be before end_time, by ten years at most", "PERIOD")
+        raise InvalidPeriod("The period is empty or too long.", violations=[wrong])
+    return start, end
+
+
+def _quota_id(quota: usage_pb2.Quota) -> str:
+    if not is_uuid(quota.id):
+        wrong = FieldViolation("quota.id", "must be the UUID of the limit", "UUID")
+        raise InvalidQuota("The limit to change is not named.", violations=[wrong])
+    return quota.id
+
+
+def _kind(number: int) -> Kind:
+    """The kind of the contract's number. Raises InvalidQuota for one that it does not have."""
+    try:
+        return Kind(usage_pb2.UsageKind.Name(usage_pb2.UsageKind.ValueType(number)).removeprefix("USAGE_KIND_"))
+    except ValueError as error:
+        wrong = FieldViolation("kind", f"{number} is no kind of use", "UNKNOWN_KIND")
+        raise InvalidQuota("There is no such kind of use.", violations=[wrong]) from error
+
+
+def _period_name(number: int) -> str:
+    if number in (usage_pb2.QUOTA_PERIOD_DAY, usage_pb2.QUOTA_PERIOD_MONTH):
+        return usage_pb2.QuotaPeriod.Name(usage_pb2.QuotaPeriod.ValueType(number)).removeprefix("QUOTA_PERIOD_")
+    return Period.NONE
+
+
+def _to_quota(status: QuotaStatus) -> usage_pb2.Quota:
+    quota = status.quota
+    period = "UNSPECIFIED" if quota.period is Period.NONE else quota.period.value
+    return usage_pb2.Quota(
+        id=quota.id,
+        user_id=quota.user_id or "",
+        group_id=quota.group_id or "",
+        kind=usage_pb2.UsageKind.Value(f"USAGE_KIND_{quota.kind.name}"),
+        amount=quota.amount,
+        period=usage_pb2.QuotaPeriod.Value(f"QUOTA_PERIOD_{period}"),
+        time_zone=quota.time_zone,
+        used=status.used,
+        reset_time=timestamp(status.reset_at),
+    )
+
+
+def _figure(figure: Figure) -> usage_pb2.Figure:
+    return usage_pb2.Figure(value=figure.value, before=figure.before)

@@ -1,0 +1,63 @@
+"""Figures of a period against the one before. What nobody measured is None, which is something else than 0."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from espalier_auth.usage import repository
+from espalier_auth.usage.calendar import Span
+from espalier_auth.usage.models import TOKENS, USES, Kind
+
+TOP = 10
+HOUR = 3600.0  # seconds
+
+
+@dataclass(frozen=True)
+class Figure:
+    """In the period and in the one before; None where nothing was measured."""
+
+    value: float | None
+    before: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """All figures of a period."""
+
+    active_users: Figure
+    requests: Figure
+    tokens: Figure
+    gpu_hours: Figure
+    success_rate: Figure
+    queue_wait_seconds: Figure
+    top_users: list[tuple[str, float]]
+    top_models: list[tuple[str, float]]
+
+
+def statistics(session: Session, *, start: datetime, end: datetime) -> Statistics:
+    """The figures from `start` to before `end`; the period before is as long and ends at `start`."""
+    now, before = Span(start, end), Span(start - (end - start), start)
+    first = repository.first_entry_at(session)
+
+    def figure(measure: Callable[[Span], float | None]) -> Figure:
+        # Before the first report nothing was measured at all; after it, no entry means that nothing was used.
+        values = [
+            measure(each) if first is not None and each.end and first < each.end else None for each in (now, before)
+        ]
+        return Figure(*values)
+
+    def amount(*kinds: Kind) -> Callable[[Span], float]:
+        return lambda period: repository.sum_of(session, kinds, period)
+
+    return Statistics(
+        active_users=figure(lambda period: repository.count_users(session, period)),
+        requests=figure(amount(Kind.REQUESTS)),
+        tokens=figure(amount(*TOKENS)),
+        gpu_hours=figure(lambda period: amount(Kind.GPU_SECONDS)(period) / HOUR),
+        success_rate=figure(lambda period: repository.share_of_successes(session, USES, period)),
+        queue_wait_seconds=figure(lambda period: repository.mean_queue_wait(session, period)),
+        top_users=repository.ranking(session, "user_id", kinds=TOKENS, span=now, limit=TOP),
+        top_models=repository.ranking(session, "model", kinds=TOKENS, span=now, limit=TOP),
+    )

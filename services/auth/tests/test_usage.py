@@ -1,0 +1,214 @@
+"""The ledger counts each use once, sums it up as asked, and tells what was not measured from what was 0."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from espalier.auth.v1 import usage_pb2 as pb
+from espalier.auth.v1 import usage_pb2_grpc
+from espalier.chat.v1 import events_pb2 as chat_events
+from espalier.chat.v1 import service_pb2 as chat_pb
+from espalier_auth.access.models import Group
+from espalier_auth.models import GroupMember
+from espalier_auth.usage.events import ANSWER_FINISHED, USAGE_RECORDED, take_events
+from espalier_common.bus import Event
+from espalier_common.errors import EspalierError
+from espalier_common.rpc.status import from_rpc_error
+from espalier_common.rpc.timestamps import timestamp
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+ADA = "018f6e1c-0b0a-7c3e-9d5a-0242ac120002"
+BEN = "018f6e1c-0b0a-7c3e-9d5a-0242ac120003"
+
+
+def used(kind: str, amount: float, *, at: datetime = NOON, user: str = ADA, **fields: Any) -> Event:
+    """What a service reports."""
+    names: dict[str, Any] = {"id": str(uuid.uuid4()), "model": "tuned", "source": "chat", "succeeded": True} | fields
+    message = pb.UsageRecorded(
+        kind=pb.UsageKind.Value(f"USAGE_KIND_{kind}"), amount=amount, user_id=user, time=timestamp(at), **names
+    )
+    return told(USAGE_RECORDED, message)
+
+
+def told(subject: str, message: Any) -> Event:
+    return Event(subject, message.SerializeToString(), str(uuid.uuid4()), NOON)
+
+
+def take(auth: Any, *events: Event) -> None:
+    with auth.database.transaction() as session:
+        take_events(session, events)
+
+
+async def usage(auth: Any, **fields: Any) -> list[tuple[Any, ...]]:
+    """Rows as (kind, amount, what was told apart …)."""
+    fields = {
+        "start_time": timestamp(NOON - timedelta(days=2)),
+        "end_time": timestamp(NOON + timedelta(days=2)),
+    } | fields
+    answer = await (await usage_stub(auth)).ListUsage(pb.ListUsageRequest(**fields))
+    names = {"user": "user_id", "group": "group_id", "model": "model", "source": "source"}
+    told_apart = [names[name] for name in fields.get("group_by", ())]
+    return [
+        (pb.UsageKind.Name(row.kind)[11:], row.amount, *(getattr(row, name) for name in told_apart))
+        for row in answer.rows
+    ]
+
+
+async def usage_stub(auth: Any) -> Any:
+    return usage_pb2_grpc.UsageServiceStub(auth.channel((await auth.login()).access_token))
+
+
+async def refusal(call: Any) -> EspalierError:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return from_rpc_error(refused.value)
+
+
+async def test_a_report_that_comes_twice_counts_once(auth: Any) -> None:
+    report = used("TOKENS_IN", 10)
+    take(auth, report)
+    take(auth, report, used("TOKENS_IN", 5))
+
+    assert await usage(auth) == [("TOKENS_IN", 15)]
+
+
+async def test_an_answer_counts_its_tokens_and_one_request_and_ends_its_reservation(auth: Any) -> None:
+    user = await auth.create_user("mia", roles=["tester"])
+    message_id = str(uuid.uuid4())
+    answer = chat_events.AnswerFinished(
+        message_id=message_id,
+        deployment_id=str(uuid.uuid4()),
+        owner_id=user.id,
+        state=chat_pb.MESSAGE_STATE_INTERRUPTED,
+        prompt_tokens=7,
+        completion_tokens=3,
+        finish_time=timestamp(NOON),
+        model="tuned-1",
+    )
+    take(auth, told(ANSWER_FINISHED, answer), told(ANSWER_FINISHED, answer))
+
+    assert await usage(auth, group_by=["model", "source"]) == [
+        ("REQUESTS", 1, "tuned-1", "chat"),
+        ("TOKENS_IN", 7, "tuned-1", "chat"),
+        ("TOKENS_OUT", 3, "tuned-1", "chat"),
+    ]
+
+
+async def test_usage_is_told_apart_by_user_group_model_and_source(auth: Any) -> None:
+    mia = await auth.create_user("mia", roles=["tester"])
+    ben = await auth.create_user("ben", roles=["tester"])
+    with auth.database.transaction() as session:
+        group = Group(name="research", description="", roles=[])
+        session.add(group)
+        session.flush()
+        session.add_all([GroupMember(group_id=group.id, user_id=user.id) for user in (mia, ben)])
+        group_id = group.id
+    take(
+        auth,
+        used("TOKENS_IN", 1, user=mia.id),
+        used("TOKENS_IN", 2, user=ben.id, source="api"),
+        used("TOKENS_IN", 4, user=ADA, model="other"),
+    )
+
+    assert sorted(await usage(auth, group_by=["user"])) == sorted(
+        [("TOKENS_IN", 1, mia.id), ("TOKENS_IN", 2, ben.id), ("TOKENS_IN", 4, ADA)]
+    )
+    assert await usage(auth, group_by=["group"]) == [("TOKENS_IN", 3, group_id)]
+    assert await usage(auth, group_id=group_id, group_by=["source"]) == [
+        ("TOKENS_IN", 2, "api"),
+        ("TOKENS_IN", 1, "chat"),
+    ]
+    assert await usage(auth, model="other") == await usage(auth, user_id=ADA) == [("TOKENS_IN", 4)]
+    assert (await refusal(usage(auth, group_by=["colour"]))).code == "INVALID_ARGUMENT"
+
+
+async def test_usage_comes_by_hour_and_by_day(auth: Any) -> None:
+    take(
+        auth,
+        used("TOKENS_IN", 1, at=NOON),
+        used("TOKENS_IN", 2, at=NOON + timedelta(minutes=59)),
+        used("TOKENS_IN", 4, at=NOON + timedelta(hours=1)),
+    )
+    period: dict[str, Any] = {"start_time": timestamp(NOON), "end_time": timestamp(NOON + timedelta(days=1))}
+    stub = await usage_stub(auth)
+
+    hours = (await stub.ListUsage(pb.ListUsageRequest(grain=pb.USAGE_GRAIN_HOUR, **period))).rows
+    days = (await stub.ListUsage(pb.ListUsageRequest(grain=pb.USAGE_GRAIN_DAY, **period))).rows
+
+    assert [(row.time.ToDatetime(UTC), row.amount) for row in hours] == [(NOON, 3), (NOON + timedelta(hours=1), 4)]
+    assert [(row.time.ToDatetime(UTC), row.amount) for row in days] == [(NOON.replace(hour=0), 7)]
+
+
+async def test_of_stored_bytes_the_newest_amount_of_each_user_counts(auth: Any) -> None:
+    take(
+        auth,
+        used("STORED_BYTES", 100, at=NOON),
+        used("STORED_BYTES", 40, at=NOON + timedelta(minutes=5)),
+        used("STORED_BYTES", 7, user=BEN),
+    )
+
+    assert await usage(auth) == [("STORED_BYTES", 47)]
+
+
+async def test_one_sees_his_own_use_and_not_that_of_others(auth: Any) -> None:
+    mia = await auth.create_user("mia", roles=["tester"])
+    take(auth, used("TOKENS_IN", 1, user=mia.id), used("TOKENS_IN", 2, user=ADA))
+    stub = usage_pb2_grpc.UsageServiceStub(auth.channel((await auth.login("mia", "a quiet green lamp")).access_token))
+    period: dict[str, Any] = {
+        "start_time": timestamp(NOON - timedelta(days=1)),
+        "end_time": timestamp(NOON + timedelta(days=1)),
+    }
+
+    assert [row.amount for row in (await stub.ListMyUsage(pb.ListMyUsageRequest(**period))).rows] == [1]
+    assert (await refusal(stub.ListUsage(pb.ListUsageRequest()))).metadata["permission"] == "auth.usage.list"
+
+
+async def test_what_makes_no_sense_is_dropped_and_the_rest_counts(auth: Any) -> None:
+    nonsense = [used("TOKENS_IN", amount) for amount in (-1.0, float("nan"))]
+    garbage = Event(USAGE_RECORDED, b"\xff\xff", "1", NOON)
+    take(auth, *nonsense, garbage, used("TOKENS_IN", 3, id="x"), used("TOKENS_IN", 2))
+
+    assert await usage(auth) == [("TOKENS_IN", 2)]
+
+
+async def test_statistics_set_a_period_against_the_one_before(auth: Any) -> None:
+    day = timedelta(days=1)
+    take(
+        auth,
+        used("TOKENS_IN", 10, at=NOON - day, user=BEN),
+        used("REQUESTS", 1, at=NOON - day, user=BEN),
+        used("TOKENS_IN", 30),
+        used("TOKENS_OUT", 20, user=BEN, model="other"),
+        used("REQUESTS", 1),
+        used("REQUESTS", 1, succeeded=False),
+        used("GPU_SECONDS", 7200, source="training", model="", queue_wait={"seconds": 30}),
+    )
+    request = pb.GetStatisticsRequest(start_time=timestamp(NOON - day / 2), end_time=timestamp(NOON + day / 2))
+    found = await (await usage_stub(auth)).GetStatistics(request)
+
+    assert (found.active_users.value, found.active_users.before) == (2, 1)
+    assert (found.requests.value, found.tokens.value, found.tokens.before) == (2, 50, 10)
+    assert (found.gpu_hours.value, found.queue_wait_seconds.value) == (2, 30)
+    assert found.success_rate.value == pytest.approx(2 / 3)
+    assert [(one.name, one.amount) for one in found.top_users] == [(ADA, 30), (BEN, 20)]
+    assert [(one.name, one.amount) for one in found.top_models] == [("tuned", 30), ("other", 20)]
+
+
+async def test_what_was_not_measured_is_absent_and_not_0(auth: Any) -> None:
+    stub = await usage_stub(auth)
+    empty = await stub.GetStatistics(pb.GetStatisticsRequest())
+    assert not empty.requests.HasField("value")
+
+    take(auth, used("TOKENS_IN", 1))
+    day = timedelta(days=1)
+    after = pb.GetStatisticsRequest(start_time=timestamp(NOON + day), end_time=timestamp(NOON + 2 * day))
+    found = await stub.GetStatistics(after)
+
+    assert (found.tokens.HasField("value"), found.tokens.value) == (True, 0)
+    assert not found.success_rate.HasField("value")
+    assert not found.queue_wait_seconds.HasField("value")
+    first = pb.GetStatisticsRequest(start_time=timestamp(NOON - day / 2), end_time=timestamp(NOON + day / 2))
+    assert not (await stub.GetStatistics(first)).tokens.HasField("before")
