@@ -1,0 +1,168 @@
+"""Every RPC of every service, at the service itself and at the gateway, called by those who should get nothing.
+
+An RPC that is added to the contract is walked at once. It fails here until it is classified: a public one stands in
+PUBLIC with its reason, a field that takes an id stands in KINDS with the kind of object it names.
+"""
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+from belongings import Belongings
+from conftest import token_of
+from fill import ids_in, request_of
+from forgery import Forger, claims_of
+from google.protobuf.descriptor import MethodDescriptor
+from platform_process import Api
+from wire import Told, Wire, all_rpcs, new_request
+
+from espalier_common.rpc.permissions import AUTHENTICATED, PUBLIC, requirement
+
+OPEN = {
+    "AuthService.Login": "checks the password it is given",
+    "AuthService.Refresh": "checks the refresh token it is given",
+    "AuthService.Logout": "ends the session of the refresh token it is given",
+    "AuthService.GetJwks": "public keys",
+    "AuthService.IssueServiceToken": "checks the secret it is given",
+    "RegistrationService.Register": "checks the setting and the invitation",
+    "RegistrationService.ForgotPassword": "the same answer for every name",
+    "RegistrationService.ResetPassword": "checks the token of the link",
+    "OidcService.ListIdentityProviders": "the buttons of the sign-in page",
+    "OidcService.StartOidcLogin": "the way to the provider",
+    "OidcService.FinishOidcLogin": "checks the code of the provider",
+    "ApiKeyService.ExchangeApiKey": "checks the key it is given",
+    "SettingService.ListCurrentBanners": "told before the sign-in too",
+    "SettingService.ListBanners": "told before the sign-in too",
+    "RunnerService.RegisterAttempt": "checks the token of the attempt",
+    "RunnerService.Heartbeat": "checks the token of the attempt",
+}
+# Kinds of objects by the last name of the field that takes an id; the first fitting end of "package:path" wins.
+KINDS = {
+    "training_orchestrator:version_id": "dataset_version",
+    "model_registry:version_id": "model_version",
+    "chat:session_id": "chat_session",
+    "auth:session_id": "login_session",
+    "dataset_version_ids": "dataset_version",
+    "dataset_id": "dataset",
+    "upload_id": "upload",
+    "base_run_id": "run",
+    "run_id": "run",
+    "model_version_id": "model_version",
+    "model_id": "model",
+    "deployment_id": "deployment",
+    "message_id": "message",
+    "evaluation_id": "evaluation",
+    "prompt_id": "prompt",
+    "api_key_id": "api_key",
+}
+# Chosen by the caller; it names nobody's object.
+CHOSEN = {"request_id"}
+SHARED = {
+    "GetDeployment": "deployments are everybody's to use (ADR 8)",
+    "StopDeployment": "a deployment is visible, and stopping another's is refused, not hidden (ADR 8)",
+    "ResolveEndpoint": "deployments are everybody's to use (ADR 8)",
+    "CreateSession": "deployments are everybody's to use (ADR 8)",
+}
+# Reading these is administration; who only looks has no part in it.
+ADMINISTRATION = ("auth.users.", "auth.invitations.", "auth.audit.", "auth.settings.", "training.workloads.")
+
+RPCS = all_rpcs()
+
+
+def name_of(rpc: MethodDescriptor) -> str:
+    return f"{rpc.containing_service.name}.{rpc.name}"
+
+
+def kind_of(rpc: MethodDescriptor, path: str) -> str | None:
+    """The kind of object that a field names; None when nobody has said."""
+    package = rpc.containing_service.file.package.split(".")[1]
+    last = path.rsplit(".", maxsplit=1)[-1]
+    return KINDS.get(f"{package}:{last}") or KINDS.get(last)
+
+
+@pytest.mark.parametrize("rpc", RPCS, ids=name_of)
+def test_nobody_gets_what_is_not_his(
+    rpc: MethodDescriptor, wire: Wire, forger: Forger, viewer: Api, owners: tuple[Belongings, Belongings]
+) -> None:
+    for call in wire.transports(rpc):
+        if requirement(rpc) == PUBLIC:
+            check_open(rpc, call, forger)
+            continue
+        check_unknown(rpc, call, forger)
+        check_viewer(rpc, call, token_of(viewer))
+        check_other_owner(rpc, call, owners)
+
+
+def check_open(rpc: MethodDescriptor, call: Callable[..., Told], forger: Forger) -> None:
+    """Public on purpose, and a bad token gives no more than none."""
+    assert name_of(rpc) in OPEN, "a new public RPC: say in OPEN why anybody may call it"
+    request = new_request(rpc)
+    without = call(request, None)
+    assert [call(request, token) for token in (forger.expired(), forger.forged())] == [without, without]
+
+
+def check_unknown(rpc: MethodDescriptor, call: Callable[..., Told], forger: Forger) -> None:
+    for token in (None, forger.expired(), forger.forged()):
+        assert call(new_request(rpc), token).code == "UNAUTHENTICATED"
+
+
+def check_viewer(rpc: MethodDescriptor, call: Callable[..., Told], token: str) -> None:
+    """Who only looks: the verb of the permission says what he gets."""
+    permission = requirement(rpc)
+    told = call(new_request(rpc), token)
+    if permission == AUTHENTICATED:
+        assert told.code not in {"UNAUTHENTICATED", "PERMISSION_DENIED"}, told
+        return
+    looks = permission.endswith((".get", ".list")) and not permission.startswith(ADMINISTRATION)
+    if looks and permission in claims_of(token)["permissions"]:
+        assert told.code not in {"UNAUTHENTICATED", "PERMISSION_DENIED"}, told
+    else:
+        assert told.code == "PERMISSION_DENIED", told
+        assert permission in told.text
+
+
+def check_other_owner(rpc: MethodDescriptor, call: Callable[..., Told], owners: tuple[Belongings, Belongings]) -> None:
+    """Bert asks for what is Anna's, and is told the same as when it does not exist."""
+    _, bert = owners
+    granted = claims_of(token_of(bert.api))["permissions"]
+    permitted = requirement(rpc) == AUTHENTICATED or requirement(rpc) in granted
+    paths = [path for path in ids_in(rpc) if path.rsplit(".", maxsplit=1)[-1] not in CHOSEN]
+    if not permitted:
+        told = call(request_of(rpc, lambda _: str(uuid.uuid4())), token_of(bert.api))
+        assert told.code == "PERMISSION_DENIED", told
+        return
+    unclassified = [path for path in paths if kind_of(rpc, path) is None]
+    assert not unclassified, "say in KINDS what these fields name"
+    if paths and rpc.name not in SHARED:
+        # Each alone among ids of his own, and all at once.
+        for foreign in {frozenset({path}) for path in paths} | {frozenset(paths)}:
+            compare(rpc, call, foreign=foreign, owners=owners)
+
+
+def compare(
+    rpc: MethodDescriptor,
+    call: Callable[..., Told],
+    *,
+    foreign: frozenset[str],
+    owners: tuple[Belongings, Belongings],
+) -> None:
+    anna, bert = owners
+    missing = {path: str(uuid.uuid4()) for path in foreign}
+
+    def theirs(path: str) -> str:
+        kind = kind_of(rpc, path)
+        if kind is None:
+            return str(uuid.uuid4())
+        return anna.ids[kind] if path in foreign else bert.ids[kind]
+
+    def nobodys(path: str) -> str:
+        return missing[path] if path in foreign else theirs(path)
+
+    token = token_of(bert.api)
+    found = call(request_of(rpc, theirs, about=foreign), token)
+    expected = call(request_of(rpc, nobodys, about=foreign), token)
+    names = {theirs(path): missing[path] for path in foreign}
+    # An id deep in a body is a field that names nothing; the addressed resource itself is not found.
+    in_a_body = all(path.count(".") > 1 for path in foreign)
+    assert found.code in ({"INVALID_ARGUMENT", "400"} if in_a_body else {"NOT_FOUND"}), (sorted(foreign), found)
+    assert found.but_for(names) == expected, sorted(foreign)
