@@ -6,6 +6,8 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from espalier.auth.v1 import audit_pb2
+from espalier.auth.v1 import audit_pb2_grpc as audit_grpc
 from espalier.auth.v1 import resources_pb2 as auth_resources
 from espalier.auth.v1 import service_pb2 as auth_pb2
 from espalier.auth.v1 import service_pb2_grpc as auth_grpc
@@ -178,6 +180,22 @@ class ChatFake(_Recorder):
             yield chat_pb2.MessageDelta(message_id=RUN_ID, offset=str(number), text=word)
 
 
+class AuditFake(_Recorder):
+    """Streams the events that the test sets up; fails after them when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[audit_pb2.AuditEvent] = []
+        self.error: Exception | None = None
+
+    async def ExportAuditEvents(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        for event in self.events:
+            yield event
+        if self.error is not None:
+            raise self.error
+
+
 def new_fakes() -> dict[str, Any]:
     """One of each."""
     return {
@@ -186,6 +204,7 @@ def new_fakes() -> dict[str, Any]:
         "runs": RunsFake(),
         "datasets": DatasetsFake(),
         "chat": ChatFake(),
+        "audit": AuditFake(),
     }
 
 
@@ -198,6 +217,7 @@ def servicers(fakes: dict[str, Any]) -> list[Any]:
         _entry(
             datasets_grpc.add_DatasetServiceServicer_to_server, fakes["datasets"], dataset_service_pb2, "DatasetService"
         ),
+        _entry(audit_grpc.add_AuditServiceServicer_to_server, fakes["audit"], audit_pb2, "AuditService"),
         _entry(chat_grpc.add_ChatServiceServicer_to_server, fakes["chat"], chat_pb2, "ChatService"),
     ]
 

@@ -46,7 +46,8 @@ def test_every_route_of_the_contract_is_described_with_its_permission(document: 
         assert operation["summary"]
         assert (operation["security"] == []) is (binding.requires == "PUBLIC")
         kinds = operation["responses"]["200"]["content"]
-        assert list(kinds) == ["text/event-stream" if binding.streams else "application/json"]
+        files = ["text/csv", "application/jsonl"] if binding.exports else []
+        assert list(kinds) == (["text/event-stream", *files] if binding.streams else ["application/json"])
         assert operation["responses"]["400"] == {"$ref": "#/components/responses/Problem400"}
 
 

@@ -46,6 +46,11 @@ class Binding:
         return self.rpc.server_streaming
 
     @property
+    def exports(self) -> bool:
+        """Whether the stream may be had as a file too: it is read by GET and ends by itself."""
+        return self.streams and self.method == "GET" and not self.resume
+
+    @property
     def query_fields(self) -> frozenset[str]:
         """Top-level request fields that query parameters may fill: all that neither path nor body fills."""
         if self.body == WHOLE_BODY:

@@ -17,6 +17,7 @@ from espalier_gateway.json_writer import write_message
 from espalier_gateway.problems import problem_of
 from espalier_gateway.request_reader import read_request
 from espalier_gateway.route_table import RouteTable
+from espalier_gateway.row_files import RowFiles, wanted_format, without_format
 from espalier_gateway.server_events import EventStreams
 from espalier_gateway.session_cookies import SessionCookies
 from espalier_gateway.settings import GatewaySettings
@@ -44,6 +45,7 @@ class Transcoder:
         self._upstreams = upstreams
         self._credentials = credentials
         self._streams = streams
+        self._files = RowFiles(settings)
         self._sessions = SessionCookies(settings, credentials)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,11 +67,13 @@ class Transcoder:
         if binding.body:
             body = await read_body(request, limit=self._settings.max_body_bytes, seconds=self._settings.body_seconds)
 
+        query: bytes = request.scope["query_string"]
+
         def read() -> Message:
             return read_request(
                 binding,
                 path=path,
-                query=request.scope["query_string"],
+                query=without_format(query) if binding.exports else query,
                 body=body,
                 content_type=request.headers.get("content-type", ""),
             )
@@ -114,6 +118,10 @@ class Transcoder:
     ) -> None:
         if request.method == "HEAD":
             raise MethodNotAllowed("HEAD", {binding.method})
+        kind = wanted_format(binding, request)
         self._streams.resume(binding, message, request.headers.get("last-event-id", ""))
         call = self._upstreams.stream(binding, message, metadata)
-        await self._streams.relay(binding, call, request, send)
+        if kind:
+            await self._files.send(binding, call, request, send, kind=kind)
+        else:
+            await self._streams.relay(binding, call, request, send)

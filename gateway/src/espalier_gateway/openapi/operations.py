@@ -10,6 +10,7 @@ from espalier_gateway.contract import WHOLE_BODY, Binding, find_field
 from espalier_gateway.map_fields import is_map
 from espalier_gateway.openapi.problems import problem_responses
 from espalier_gateway.openapi.schemas import Schema, Schemas, rule_of
+from espalier_gateway.row_files import MEDIA_TYPES, PARAMETER
 from espalier_gateway.well_known import is_text_type
 
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": [], "csrf": []}]
@@ -37,7 +38,7 @@ class Operations:
             "x-permission": binding.requires,
             "security": [] if binding.requires == PUBLIC else SIGNED_IN,
         }
-        if parameters := [*self._path(binding), *self._query(binding), *_last_event_id(binding)]:
+        if parameters := [*self._path(binding), *self._query(binding), *_last_event_id(binding), *_format(binding)]:
             operation["parameters"] = parameters
         if binding.body:
             operation["requestBody"] = self._body(binding)
@@ -95,7 +96,11 @@ class Operations:
             "The event `end` closes the stream; the event `error` carries a problem. "
             "Comments are heartbeats."
         )
-        return {"description": text, "content": {"text/event-stream": {"schema": schema}}}
+        content: Schema = {"text/event-stream": {"schema": schema}}
+        if binding.exports:
+            text += " As a file with one row a message: `?format=csv` or `?format=jsonl`, or the like in `Accept`."
+            content |= {media_type: {"schema": {"type": "string"}} for media_type in MEDIA_TYPES.values()}
+        return {"description": text, "content": content}
 
 
 def _last_event_id(binding: Binding) -> Iterator[Schema]:
@@ -106,6 +111,17 @@ def _last_event_id(binding: Binding) -> Iterator[Schema]:
             "required": False,
             "schema": {"type": "string"},
             "description": f"Goes on after this event; the same as `{binding.resume}`. Browsers send it by themselves.",
+        }
+
+
+def _format(binding: Binding) -> Iterator[Schema]:
+    if binding.exports:
+        yield {
+            "name": PARAMETER,
+            "in": "query",
+            "required": False,
+            "schema": {"type": "string", "enum": list(MEDIA_TYPES)},
+            "description": "Gives a file instead of events.",
         }
 
 

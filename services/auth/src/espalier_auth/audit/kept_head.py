@@ -45,7 +45,7 @@ class KeptHead:
             return None
 
     def keep(self) -> None:
-        """Remembers the newest event, unless the one remembered is gone: then the old one stays and an error is told."""
+        """Remembers the newest event; while the one remembered is gone, keeps that and tells an error."""
         kept = self.read()
         with self._database.transaction() as session:
             head = repository.find_head(session)

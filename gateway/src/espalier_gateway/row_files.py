@@ -1,0 +1,160 @@
+"""Server streams as files: a GET whose stream just ends may be had as CSV or JSON Lines instead of events.
+
+Chosen by `?format=csv|jsonl`, or by `Accept: text/csv` or `application/jsonl`. One row a message, in the order of the
+message's fields; what is no text, number or truth value stands as JSON in its cell.
+
+A spreadsheet must not run what somebody wrote into a name: texts that it would take for a formula are led by an
+apostrophe. An error after the first row breaks the connection off, so that half a file is never taken for a whole one.
+"""
+
+import asyncio
+import csv
+import io
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import grpc
+import grpc.aio
+import orjson
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.types import Send
+
+from espalier_common.errors import FieldViolation, InvalidArgument
+from espalier_gateway.contract import Binding
+from espalier_gateway.errors import ClientGone
+from espalier_gateway.json_writer import as_value
+from espalier_gateway.settings import GatewaySettings
+from espalier_gateway.upstreams import error_of
+
+MEDIA_TYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
+PARAMETER = "format"
+PIECE_BYTES = 64 << 10
+# What spreadsheets begin a formula with, in full width too, and what they skip before they look.
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+
+Row = Callable[[Message], str]
+
+
+def wanted_format(binding: Binding, request: Request) -> str:
+    """`csv`, `jsonl`, or empty for events. Raises InvalidArgument for a format that there is not."""
+    if not binding.exports:
+        return ""
+    named = dict(parse_qsl(request.url.query, keep_blank_values=True)).get(PARAMETER)
+    if named is not None:
+        if named not in MEDIA_TYPES:
+            violation = FieldViolation(PARAMETER, f"must be one of {', '.join(MEDIA_TYPES)}", "UNKNOWN_VALUE")
+            raise InvalidArgument(f"The format must be one of {', '.join(MEDIA_TYPES)}.", violations=[violation])
+        return named
+    accepted = [part.partition(";")[0].strip().lower() for part in request.headers.get("accept", "").split(",")]
+    return next((name for name, media_type in MEDIA_TYPES.items() if media_type in accepted), "")
+
+
+def without_format(query: bytes) -> bytes:
+    """The query without the parameter that is the gateway's own."""
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    if all(name != PARAMETER for name, _ in pairs):
+        return query
+    return urlencode([pair for pair in pairs if pair[0] != PARAMETER], encoding="latin-1").encode()
+
+
+class RowFiles:
+    """Sends streams as files. One piece is read from the service only when the client has taken the one before."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._stall_seconds = settings.stall_seconds
+
+    async def send(self, binding: Binding, call: Any, request: Request, send: Send, *, kind: str) -> None:
+        """The whole stream. Raises its error; after the first row that breaks the connection off."""
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            await self._send(binding, call, send, kind=kind, gone=gone)
+        finally:
+            call.cancel()
+            gone.cancel()
+
+    async def _send(self, binding: Binding, call: Any, send: Send, *, kind: str, gone: asyncio.Future[None]) -> None:
+        row = csv_row(binding.rpc.output_type) if kind == "csv" else jsonl_row
+        piece = csv_head(binding.rpc.output_type) if kind == "csv" else ""
+        begun = False
+        try:
+            async for message in call:
+                piece += row(message)
+                if len(piece) >= PIECE_BYTES:
+                    if not begun:
+                        begun = await self._begin(binding, send, kind)
+                    await self._piece(send, piece, more=True, gone=gone)
+                    piece = ""
+        except grpc.RpcError as error:
+            raise error_of(error) from error
+        if not begun:
+            await self._begin(binding, send, kind)
+        await self._piece(send, piece, more=False, gone=gone)
+
+    async def _begin(self, binding: Binding, send: Send, kind: str) -> bool:
+        disposition = f'attachment; filename="{file_name(binding)}.{kind}"'
+        headers = [
+            (b"content-type", f"{MEDIA_TYPES[kind]}; charset=utf-8".encode()),
+            (b"content-disposition", disposition.encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        return True
+
+    async def _piece(self, send: Send, piece: str, *, more: bool, gone: asyncio.Future[None]) -> None:
+        if gone.done():
+            raise ClientGone
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                await send({"type": "http.response.body", "body": piece.encode(), "more_body": more})
+        except TimeoutError as error:
+            raise ClientGone from error
+
+
+def file_name(binding: Binding) -> str:
+    """`audit-events` of `/api/v1/audit-events:export`."""
+    return binding.template.text.rpartition("/")[2].partition(":")[0].strip("{}") or "export"
+
+
+def csv_head(descriptor: Descriptor) -> str:
+    """The line of column names."""
+    return _line([field.name for field in descriptor.fields])
+
+
+def csv_row(descriptor: Descriptor) -> Row:
+    """The function that makes a line of a message."""
+    names = [field.name for field in descriptor.fields]
+
+    def write(message: Message) -> str:
+        value = as_value(message)
+        return _line([_cell(value.get(name)) for name in names])
+
+    return write
+
+
+def jsonl_row(message: Message) -> str:
+    """A line of JSON."""
+    return orjson.dumps(as_value(message)).decode() + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA) else value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else orjson.dumps(value).decode()
+
+
+def _line(cells: list[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
