@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +138,19 @@ def database(emptied_database: MigratedDatabase) -> Database:
 
 
 @dataclass
+class Limits:
+    """What is held for answers; refuses once `refusal` is set."""
+
+    held: dict[str, dict[str, float]] = field(default_factory=dict)
+    refusal: Exception | None = None
+
+    def reserve(self, reservation_id: str, *, user_id: str, amounts: Mapping[str, float], seconds: float) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.held[reservation_id] = dict(amounts)
+
+
+@dataclass
 class Chat:
     """A running chat process and the calls that the tests make."""
 
@@ -145,6 +158,7 @@ class Chat:
     answers: Answers
     database: Database
     registry: RegistryPeer
+    limits: Limits
 
     def stub(self, subject: str = "ada", scope: str = "own") -> Any:
         channel = self.server.channel(permissions=["chat.*"], subject=subject, scope=scope)
@@ -190,12 +204,14 @@ async def new_chat(rpc_server: Any, database: Database, registry: RegistryPeer) 
         upstream = ModelServers(idle_seconds=read.chat_idle_seconds)
         deployments = RegistryDeployments(f"127.0.0.1:{registry.port}")  # type: ignore[attr-defined]
         conversations = Conversations(publish)
+        limits = Limits()
         answers = Answers(database, conversations=conversations, upstream=upstream, settings=read)
         servicer = ChatRpc(
             database,
             conversations=conversations,
             answers=answers,
             deployments=deployments,
+            limits=limits,
             paginator=Paginator("secret"),
         )
         entry = (
@@ -205,7 +221,7 @@ async def new_chat(rpc_server: Any, database: Database, registry: RegistryPeer) 
         )
         server = await rpc_server([entry], background=[answers.run], on_drain=[answers.drain])
         closers.extend([upstream.close, deployments.close])
-        return Chat(server, answers, database, registry)
+        return Chat(server, answers, database, registry, limits)
 
     yield create
     for close in closers:

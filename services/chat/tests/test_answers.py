@@ -14,6 +14,7 @@ from espalier.chat.v1 import service_pb2 as pb
 from espalier_chat import answers as answers_module
 from espalier_chat.models import Message
 from espalier_common.db import new_id, utc_now
+from espalier_common.errors import ResourceExhausted
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.tables import outbox
 
@@ -76,6 +77,27 @@ async def test_the_end_of_an_answer_is_told_to_the_others(chat: Any, slowly: Slo
     told = events_pb2.AnswerFinished.FromString(bytes(event.payload))
     assert (told.message_id, told.owner_id, told.completion_tokens) == (message.id, "ada", 3)
     assert told.deployment_id == chat.registry.known
+    assert (told.model, told.source) == ("tuned-1", "chat")
+
+
+async def test_what_an_answer_uses_at_least_is_held_until_it_ends(chat: Any, slowly: Slowly) -> None:
+    slowly.go_on.set()
+    session_id = await chat.session(parameters=pb.SamplingParameters(max_tokens=50))
+    message = await chat.ask(session_id, "x" * 40)
+
+    assert chat.limits.held == {message.id: {"REQUESTS": 1, "TOKENS_IN": 11, "TOKENS_OUT": 50}}
+
+
+async def test_a_message_over_quota_is_refused_and_leaves_nothing_behind(chat: Any, model_server: Any) -> None:
+    session_id = await chat.session()
+    chat.limits.refusal = ResourceExhausted("This is over your quota of 10 tokens a day.", retry_after=60)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await chat.ask(session_id)
+
+    error: Any = from_rpc_error(refused.value)
+    assert (error.code, error.message, error.retry_after) == ("RESOURCE_EXHAUSTED", chat.limits.refusal.message, 60)
+    assert await chat.messages(session_id) == []
+    assert model_server.requests == []
 
 
 async def test_what_is_buffered_comes_in_one_piece(chat: Any, slowly: Slowly, until: Any) -> None:

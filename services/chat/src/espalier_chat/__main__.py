@@ -12,8 +12,10 @@ from espalier_chat.settings import ChatSettings
 from espalier_chat.upstream import ModelServers
 from espalier_common.bus import Bus
 from espalier_common.db import Database
+from espalier_common.identity import ServiceIdentity
 from espalier_common.outbox import OutboxRelay
 from espalier_common.pagination import Paginator
+from espalier_common.quotas import Limits
 from espalier_common.rpc.server import Service, run
 
 NAME = "chat"
@@ -27,8 +29,15 @@ def build(settings: ChatSettings) -> Service:
     upstream = ModelServers(idle_seconds=settings.chat_idle_seconds)
     deployments = RegistryDeployments(settings.address_of("model-registry"))
     answers = Answers(database, conversations=conversations, upstream=upstream, settings=settings)
-    paginator = Paginator(settings.service_secret)
-    chat = ChatRpc(database, conversations=conversations, answers=answers, deployments=deployments, paginator=paginator)
+    auth, secret = settings.address_of("auth"), settings.service_secret.get_secret_value()
+    chat = ChatRpc(
+        database,
+        conversations=conversations,
+        answers=answers,
+        deployments=deployments,
+        limits=Limits(auth, token=ServiceIdentity(auth, name=NAME, secret=secret).token),
+        paginator=Paginator(secret),
+    )
     descriptor = service_pb2.DESCRIPTOR.services_by_name["ChatService"]
     # On one machine there is one chat process: what streams when it starts was left by the one before.
     silence = timedelta(0) if settings.home else ORPHAN_SILENCE

@@ -135,7 +135,7 @@ class Answers:
             raise ChatStopping(
                 "The chat service is being restarted; send the message again in a moment.", retry_after=2
             )
-        turn = await asyncio.to_thread(self._store_turn, principal, request)
+        turn = await asyncio.to_thread(self._store_turn, principal, request, endpoint.model)
         settings = self._settings
         answer = Answer(turn.answer.id, linger=settings.chat_linger_seconds, max_bytes=settings.chat_max_answer_bytes)
         self._live[answer.message_id] = answer
@@ -200,9 +200,9 @@ class Answers:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _store_turn(self, principal: Principal, request: Request) -> Turn:
+    def _store_turn(self, principal: Principal, request: Request, model: str) -> Turn:
         with self._database.transaction() as session:
-            return self._conversations.begin_answer(session, principal, request)
+            return self._conversations.begin_answer(session, principal, request, model=model)
 
     def _save_progress(self, alive: Sequence[str], texts: Mapping[str, str]) -> Sequence[str]:
         with self._database.transaction() as session:

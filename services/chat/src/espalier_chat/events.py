@@ -8,6 +8,8 @@ from espalier_chat.wire import STATES
 from espalier_common.outbox import record
 from espalier_common.rpc.timestamps import timestamp
 
+SOURCE = "chat"
+
 
 def publish(session: Session, event: AnswerEnded) -> None:
     """Puts the event into the outbox, with the transaction that it tells of."""
@@ -21,5 +23,7 @@ def publish(session: Session, event: AnswerEnded) -> None:
         prompt_tokens=message.prompt_tokens,
         completion_tokens=message.completion_tokens,
         finish_time=timestamp(event.at),
+        model=message.model,
+        source=SOURCE,
     )
     record(session, finished, key=message.id)

@@ -120,6 +120,8 @@ class Message(Base):
     stop_requested: Mapped[bool] = mapped_column(default=False)
     # Of an answer: the caller's id of the request that it answers, so that the same request again finds it.
     request_id: Mapped[Id | None]
+    # Of an answer: the name under which its deployment serves the model.
+    model: Mapped[str] = mapped_column(default="", server_default="")
 
     def end(self, outcome: Outcome) -> None:
         """Writes down how the answer ended."""

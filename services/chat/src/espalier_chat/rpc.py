@@ -11,12 +11,14 @@ from espalier_chat.answer import Delta, Reader
 from espalier_chat.answers import Answers
 from espalier_chat.errors import TurnRepeated
 from espalier_chat.models import ChatSession, Message
-from espalier_chat.service import Conversations, Deployments, Request
+from espalier_chat.service import Conversations, Deployments, Limits, Request, least_use
 from espalier_chat.wire import message_to_proto, parameters_of, session_to_proto
 from espalier_common.db import Database
 from espalier_common.errors import FailedPrecondition
 from espalier_common.identity import Principal, current_principal
 from espalier_common.pagination import Paginator
+
+HOLD_SECONDS = 3600.0  # longer than answers take
 
 
 class ChatRpc(service_pb2_grpc.ChatServiceServicer):
@@ -29,12 +31,14 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
         conversations: Conversations,
         answers: Answers,
         deployments: Deployments,
+        limits: Limits,
         paginator: Paginator,
     ) -> None:
         self._database = database
         self._conversations = conversations
         self._answers = answers
         self._deployments = deployments
+        self._limits = limits
         self._paginator = paginator
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: object) -> pb.Session:
@@ -69,6 +73,7 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
             session = await asyncio.to_thread(self._session_to_answer_in, sent, principal)
             # Asked before anything is stored: a deployment that does not answer leaves no message behind.
             endpoint = await self._deployments.resolve(session.deployment_id)
+            await asyncio.to_thread(self._hold, principal, session, sent)
             reader = await self._answers.begin(principal, sent, endpoint)
         except TurnRepeated as repeated:
             names = {"session_id": request.session_id, "message_id": repeated.message_id}
@@ -119,6 +124,12 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
     def _session_to_answer_in(self, sent: Request, principal: Principal) -> ChatSession:
         with self._database.transaction() as session:
             return self._conversations.session_to_answer_in(session, principal, sent)
+
+    def _hold(self, principal: Principal, session: ChatSession, sent: Request) -> None:
+        """AnswerFinished ends it, whatever way the answer goes; one that was never begun ends by itself."""
+        self._limits.reserve(
+            sent.answer_id, user_id=principal.subject, amounts=least_use(session, sent.text), seconds=HOLD_SECONDS
+        )
 
     def _message(self, principal: Principal, *, session_id: str, message_id: str) -> Message:
         with self._database.transaction() as session:

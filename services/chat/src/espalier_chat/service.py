@@ -1,7 +1,7 @@
 """Use cases: open sessions, begin an answer, keep how far it is, stop and end it, cut what a dead process left."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 from espalier_chat import repository
 from espalier_chat.errors import AnswerInProgress, MessageNotFound, SessionNotFound, TurnRepeated
 from espalier_chat.models import AnswerEnded, ChatSession, Message, MessageState, Outcome, Role
-from espalier_common.db import utc_now
+from espalier_common.db import new_id, utc_now
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
 
 HISTORY_MESSAGES = 2000
 ORPHANS_AT_ONCE = 100
+CHARACTERS_OF_A_TOKEN = 4  # in English; a hold is an estimate, what is settled is not
 CUT_BY_RESTART = "The chat service was restarted while the answer was generated; this is the text until then."
 
 Publish = Callable[[Session, AnswerEnded], None]
@@ -38,6 +39,13 @@ class Deployments(Protocol):
         """Where the deployment answers, with the caller's rights. Raises the registry's errors."""
 
 
+class Limits(Protocol):
+    """What chat asks of auth, in its own name."""
+
+    def reserve(self, reservation_id: str, *, user_id: str, amounts: Mapping[str, float], seconds: float) -> None:
+        """Holds what an answer will use. Blocks. Raises ResourceExhausted, and Unavailable when nobody can tell."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A message that a user sends; `request_id` (empty for none) makes sending it again harmless."""
@@ -45,6 +53,8 @@ class Request:
     session_id: str
     text: str
     request_id: str = ""
+    # Of the answer, known before it is begun: what is held for it goes by this name.
+    answer_id: str = field(default_factory=new_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +126,7 @@ class Conversations:
         _refuse_second_answer(session, request)
         return found
 
-    def begin_answer(self, session: Session, principal: Principal, request: Request) -> Turn:
+    def begin_answer(self, session: Session, principal: Principal, request: Request, *, model: str = "") -> Turn:
         """Stores the user's message and the answer that is to be generated. Raises as `session_to_answer_in`."""
         session_id, text = request.session_id, request.text
         found = _found(repository.find_session(session, session_id, principal, lock=True), session_id)
@@ -127,11 +137,13 @@ class Conversations:
             session_id=session_id, position=first, role=Role.USER, text=text, state=MessageState.COMPLETE
         )
         answer = Message(
+            id=request.answer_id,
             session_id=session_id,
             position=first + 1,
             role=Role.ASSISTANT,
             state=MessageState.STREAMING,
             request_id=request.request_id or None,
+            model=model,
         )
         found.name_after(text)
         session.add_all([question, answer])
@@ -200,6 +212,12 @@ def conversation(system_prompt: str, messages: Sequence[Message]) -> list[dict[s
 
 def _is_worth_sending(answer: Message) -> bool:
     return answer.state in {MessageState.COMPLETE, MessageState.INTERRUPTED} and bool(answer.text.strip())
+
+
+def least_use(session: ChatSession, text: str) -> dict[str, float]:
+    """What answering this uses at least, by kind. The history counts at the end: only the model server knows it."""
+    tokens_out = float(session.parameters.get("max_tokens", 0))
+    return {"REQUESTS": 1.0, "TOKENS_IN": float(len(text) // CHARACTERS_OF_A_TOKEN + 1), "TOKENS_OUT": tokens_out}
 
 
 def _found(found: ChatSession | None, session_id: str) -> ChatSession:
