@@ -30,8 +30,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 WEB = ROOT / "gateway" / "web"
+# A real identity provider, for the tests of single sign-on alone.
+IDENTITY_PROVIDER = ROOT / "services" / "auth" / "tests" / "oidc_provider"
 PACKAGES_STAMP = VENV / "espalier-packages.stamp"
 WEB_STAMP = VENV / "espalier-web.stamp"
+IDENTITY_PROVIDER_STAMP = VENV / "espalier-identity-provider.stamp"
 # With CUDA, torch and its libraries take most of it.
 NEEDED_BYTES = 7 * 1024**3
 
@@ -155,10 +158,8 @@ def build_web(*, rebuild: bool) -> None:
     wanted = digest(web_sources(), node.as_posix())
     if not rebuild and is_fresh(WEB_STAMP, wanted) and (WEB / "dist" / "index.html").is_file():
         return
-    env = {**os.environ, "PATH": f"{node}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
-    advice = "It needs the network, or an npm that is set up for a mirror: mend that and run the same command again."
-    install = [str(node / "npm"), "ci", "--no-audit", "--no-fund"]
-    run(install, what="installing the console's packages", advice=advice, cwd=WEB, env=env)
+    env = node_environment(node)
+    install_node_packages(WEB, what="installing the console's packages")
     run(
         [str(node / "npm"), "run", "build"],
         what="building the console",
@@ -167,6 +168,31 @@ def build_web(*, rebuild: bool) -> None:
         env=env,
     )
     WEB_STAMP.write_text(wanted, "utf-8")
+
+
+def install_identity_provider() -> None:
+    """Installs the identity provider that tests sign in at, unless it is there. A container image has no tests."""
+    inputs = [IDENTITY_PROVIDER / name for name in ("package.json", "package-lock.json")]
+    if not all(path.is_file() for path in inputs):
+        return
+    wanted = digest(inputs, node_directory().as_posix())
+    if is_fresh(IDENTITY_PROVIDER_STAMP, wanted) and (IDENTITY_PROVIDER / "node_modules").is_dir():
+        return
+    install_node_packages(IDENTITY_PROVIDER, what="installing the identity provider that tests sign in at")
+    IDENTITY_PROVIDER_STAMP.write_text(wanted, "utf-8")
+
+
+def install_node_packages(directory: Path, *, what: str) -> None:
+    """Installs exactly what the directory's package-lock.json says."""
+    node = node_directory()
+    advice = "It needs the network, or an npm that is set up for a mirror: mend that and run the same command again."
+    install = [str(node / "npm"), "ci", "--no-audit", "--no-fund"]
+    run(install, what=what, advice=advice, cwd=directory, env=node_environment(node))
+
+
+def node_environment(node: Path) -> dict[str, str]:
+    """The environment in which npm finds its node."""
+    return {**os.environ, "PATH": f"{node}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def web_sources() -> Iterator[Path]:
@@ -211,6 +237,7 @@ def main() -> int:
         with one_at_a_time():
             install_packages()
             build_web(rebuild=arguments.rebuild_web)
+            install_identity_provider()
         (VENV / "setup-seconds").write_text(f"{time.monotonic() - began:.2f}", "utf-8")
     except SetupError as error:
         print(error, file=sys.stderr)

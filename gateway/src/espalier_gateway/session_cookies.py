@@ -1,10 +1,10 @@
-"""Sign-in of browsers: the tokens of AuthService travel in cookies, never in a body that a script could read.
+"""Sign-in of browsers: the tokens of auth travel in cookies, never in a body that a script could read.
 
-The three RPCs are transcoded like all others; only their tokens take another way:
+These RPCs are transcoded like all others; only their tokens take another way:
 
-    Login    with "cookie": true   → answer's tokens into cookies
-    Refresh  without a token       → token from the cookie, answer's tokens into cookies
-    Logout   without a token       → token from the cookie, cookies removed
+    Login, FinishOidcLogin    with "cookie": true   → answer's tokens into cookies
+    Refresh                   without a token       → token from the cookie, answer's tokens into cookies
+    Logout                    without a token       → token from the cookie, cookies removed
 """
 
 import secrets
@@ -18,7 +18,7 @@ from espalier_common.errors import Unauthenticated
 from espalier_gateway.credentials import Credentials
 from espalier_gateway.settings import GatewaySettings
 
-_LOGIN = "espalier.auth.v1.AuthService.Login"
+_SIGN_INS = frozenset({"espalier.auth.v1.AuthService.Login", "espalier.auth.v1.OidcService.FinishOidcLogin"})
 _REFRESH = "espalier.auth.v1.AuthService.Refresh"
 _LOGOUT = "espalier.auth.v1.AuthService.Logout"
 
@@ -36,7 +36,7 @@ class SessionCookies:
 
         Raises CsrfRefused, and Unauthenticated when a refresh has no token at all.
         """
-        if rpc == _LOGIN:
+        if rpc in _SIGN_INS:
             return bool(message.cookie)
         if rpc not in {_REFRESH, _LOGOUT} or message.refresh_token:
             return False

@@ -280,6 +280,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/providers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The identity providers that one may sign in with
+         * @description The identity providers that one may sign in with.
+         */
+        get: operations["OidcService_ListIdentityProviders"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/oidc/{provider}:start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begins a sign-in at an identity provider
+         * @description Begins a sign-in at an identity provider.
+         */
+        post: operations["OidcService_StartOidcLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/oidc/{provider}:finish": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ends a sign-in with what the provider sent back
+         * @description Ends a sign-in with what the provider sent back. Makes the user at his first sign-in.
+         */
+        post: operations["OidcService_FinishOidcLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/oidc/{provider}:link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Lets the signed-in user sign in with the provider from now on; takes what the provider sent back
+         * @description Lets the signed-in user sign in with the provider from now on; takes what the provider sent back.
+         */
+        post: operations["OidcService_LinkIdentity"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/register": {
         parameters: {
             query?: never;
@@ -1924,6 +2004,23 @@ export interface components {
              */
             before?: number;
         };
+        /** @description Request of FinishOidcLogin. */
+        "auth.v1.FinishOidcLoginRequest": {
+            /** @description The code that the provider sent; empty when it sent an error. */
+            code?: string;
+            /** @description The state that the provider sent. */
+            state: string;
+            /** @description The binding of the sign-in. */
+            binding: string;
+            /** @description Asks the gateway to answer with cookies. Ignored over gRPC. */
+            cookie?: boolean;
+            /** @description The parameter iss that the provider sent (RFC 9207); empty for none. */
+            issuer?: string;
+            /** @description The error that the provider sent, such as "access_denied"; empty for none. */
+            error?: string;
+            /** @description What the provider says about the error. */
+            error_description?: string;
+        };
         /** @description Request of ForgotPassword. */
         "auth.v1.ForgotPasswordRequest": {
             /** @description Username or e-mail address. */
@@ -1964,6 +2061,13 @@ export interface components {
              * @description When it was created.
              */
             create_time?: string;
+        };
+        /** @description An identity provider. */
+        "auth.v1.IdentityProvider": {
+            /** @description Name in addresses, such as "corporate". */
+            name: string;
+            /** @description Name for people. */
+            display_name: string;
         };
         /** @description An invitation to register. */
         "auth.v1.Invitation": {
@@ -2035,6 +2139,28 @@ export interface components {
             /** @description The current key first, then retired ones that still verify live tokens. */
             keys: components["schemas"]["auth.v1.Jwk"][];
         };
+        /** @description Request of LinkIdentity. */
+        "auth.v1.LinkIdentityRequest": {
+            /** @description The code that the provider sent; empty when it sent an error. */
+            code?: string;
+            /** @description The state that the provider sent. */
+            state: string;
+            /** @description The binding of the sign-in. */
+            binding: string;
+            /** @description The parameter iss that the provider sent (RFC 9207); empty for none. */
+            issuer?: string;
+            /** @description The error that the provider sent, such as "access_denied"; empty for none. */
+            error?: string;
+            /** @description What the provider says about the error. */
+            error_description?: string;
+        };
+        /** @description A user as a provider knows him. */
+        "auth.v1.LinkedIdentity": {
+            /** @description Name of the provider. */
+            provider: string;
+            /** @description E-mail address that the provider said; empty for none. */
+            email: string;
+        };
         /** @description Answer of ListApiKeys. */
         "auth.v1.ListApiKeysResponse": {
             /** @description One page of api keys. */
@@ -2065,6 +2191,11 @@ export interface components {
             groups: components["schemas"]["auth.v1.Group"][];
             /** @description Token of the next page; empty on the last. */
             next_page_token: string;
+        };
+        /** @description Answer of ListIdentityProviders. */
+        "auth.v1.ListIdentityProvidersResponse": {
+            /** @description All of them, in the order of the settings. */
+            providers: components["schemas"]["auth.v1.IdentityProvider"][];
         };
         /** @description Answer of ListInvitations. */
         "auth.v1.ListInvitationsResponse": {
@@ -2138,6 +2269,13 @@ export interface components {
             permissions: string[];
             /** @description Whose data he reaches: "own" or "all". */
             scope: string;
+        };
+        /** @description A sign-in that has begun. It must come back within 10 minutes, and comes back once. */
+        "auth.v1.OidcLogin": {
+            /** @description Where the browser goes. */
+            authorization_url: string;
+            /** @description Secret that ties the sign-in to this browser; given back to FinishOidcLogin. */
+            binding: string;
         };
         /** @description A link for a new password. */
         "auth.v1.PasswordReset": {
@@ -2390,6 +2528,8 @@ export interface components {
          * @enum {string}
          */
         "auth.v1.SettingType": "SETTING_TYPE_UNSPECIFIED" | "SETTING_TYPE_CHOICE" | "SETTING_TYPE_INTEGER";
+        /** @description Request of StartOidcLogin. */
+        "auth.v1.StartOidcLoginRequest": Record<string, never>;
         /** @description Figures of a period. */
         "auth.v1.Statistics": {
             /** @description Users who used something. */
@@ -4972,6 +5112,8 @@ export interface operations {
                 end_time?: string;
                 /** @description Only with these words in action, target, actor, reason, address or request id. */
                 query?: string;
+                /** @description Gives a file instead of events. */
+                format?: "csv" | "jsonl";
             };
             header?: never;
             path?: never;
@@ -4979,13 +5121,15 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Server-Sent Events. Each event's data is one JSON object of this schema, its id a number from 1. The event `end` closes the stream; the event `error` carries a problem. Comments are heartbeats. */
+            /** @description Server-Sent Events. Each event's data is one JSON object of this schema, its id a number from 1. The event `end` closes the stream; the event `error` carries a problem. Comments are heartbeats. As a file with one row a message: `?format=csv` or `?format=jsonl`, or the like in `Accept`. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "text/event-stream": components["schemas"]["auth.v1.AuditEvent"];
+                    "text/csv": string;
+                    "application/jsonl": string;
                 };
             };
             400: components["responses"]["Problem400"];
@@ -5028,6 +5172,157 @@ export interface operations {
             400: components["responses"]["Problem400"];
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    OidcService_ListIdentityProviders: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.ListIdentityProvidersResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    OidcService_StartOidcLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the provider. */
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.StartOidcLoginRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.OidcLogin"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    OidcService_FinishOidcLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the provider. */
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.FinishOidcLoginRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.TokenPair"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    OidcService_LinkIdentity: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the provider. */
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.LinkIdentityRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.LinkedIdentity"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
             429: components["responses"]["Problem429"];
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];

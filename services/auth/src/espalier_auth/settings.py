@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from espalier_auth.oidc.providers import ProviderSettings, read_providers
 from espalier_common.settings import ServiceSettings
 
 MINIMUM_PASSWORD_LENGTH = 12
@@ -52,6 +53,21 @@ class AuthSettings(ServiceSettings):
         default="",
         description="address that browsers use, such as https://espalier.example.org; for links to the console",
     )
+    registration_roles: list[str] = Field(
+        default_factory=lambda: ["tester"], description="JSON list of the roles of whoever registers openly"
+    )
+    smtp_host: str = Field(default="", description="mail server for forgotten passwords; empty: no mail is sent")
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="its port")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(default="starttls", description="how mail is encrypted")
+    smtp_username: str = Field(default="", description="name at the mail server; empty: no sign-in")
+    smtp_password: SecretStr = Field(default=SecretStr(""), description="password at the mail server")
+    smtp_from: str = Field(default="espalier@localhost", description="sender of our mails")
+    throttle: bool = Field(default=True, description="slow down whoever tries wrong passwords")
+    signing_key_days: int = Field(default=30, ge=1, le=3650, description="days after which the next key signs tokens")
+    # It holds client secrets, so it is shown as little as they are.
+    oidc_providers: SecretStr = Field(
+        default=SecretStr(""), description="identity providers: a JSON list, or the path of a file with one"
+    )
     password_workers: int = Field(default=0, ge=0, le=256, description="passwords checked at a time; 0: one a core")
 
     @field_validator("master_key")
@@ -76,6 +92,12 @@ class AuthSettings(ServiceSettings):
             raise ValueError(f"must be http(s)://host[:port] without a path, not {value!r}")
         return value.rstrip("/")
 
+    @field_validator("oidc_providers")
+    @classmethod
+    def _providers_are_right(cls, value: SecretStr) -> SecretStr:
+        read_providers(value.get_secret_value())
+        return value
+
     @field_validator("service_secret_hashes")
     @classmethod
     def _hashes_are_hashes(cls, value: dict[str, str]) -> dict[str, str]:
@@ -89,6 +111,16 @@ class AuthSettings(ServiceSettings):
         if not self.database_url:
             raise ValueError("ESPALIER_DATABASE_URL is missing: auth keeps its users in PostgreSQL")
         return self
+
+    @model_validator(mode="after")
+    def _providers_know_the_way_back(self) -> Self:
+        if self.oidc_providers.get_secret_value().strip() and not self.public_url:
+            raise ValueError("ESPALIER_PUBLIC_URL is missing: identity providers send browsers back to it")
+        return self
+
+    def identity_providers(self) -> tuple[ProviderSettings, ...]:
+        """The providers that one may sign in with."""
+        return read_providers(self.oidc_providers.get_secret_value())
 
     def master_key_bytes(self) -> bytes:
         """The bytes of the master key."""

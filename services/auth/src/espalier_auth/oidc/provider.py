@@ -1,0 +1,224 @@
+"""The other side of the wire: an identity provider's discovery document, keys, token endpoint and userinfo.
+
+All answers are small, come within seconds and from no other address than the one asked; otherwise they count as none.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+import orjson
+
+from espalier_auth.oidc.errors import ProviderRefused, ProviderUnavailable, ProviderUntrusted
+from espalier_auth.oidc.id_token import Claims, Expectation, IdTokenError, UnknownKey, verify_id_token
+from espalier_auth.oidc.login_state import PendingLogin
+from espalier_auth.oidc.providers import ProviderSettings, is_safe_url
+from espalier_common.telemetry import get_logger
+
+if TYPE_CHECKING:
+    import httpx
+
+ANSWER_SECONDS = 10.0
+MAX_ANSWER_BYTES = 256 << 10
+METADATA_SECONDS = 3600.0
+# A token with a made-up key must not make us ask for the keys again and again.
+KEYS_PAUSE = 10.0
+
+_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the provider said about itself, and when."""
+
+    metadata: Mapping[str, Any]
+    keys: Sequence[Mapping[str, Any]]
+    read_at: float = field(default_factory=time.monotonic)
+
+
+class Provider:
+    """One identity provider. Connects at its first use; `close` ends the connections."""
+
+    def __init__(self, settings: ProviderSettings, *, redirect_uri: str) -> None:
+        self.settings = settings
+        self._redirect_uri = redirect_uri
+        self._known: _Known | None = None
+        self._lock = asyncio.Lock()
+        self._http: httpx.AsyncClient | None = None
+
+    async def authorization_url(self, pending: PendingLogin) -> str:
+        """Where the browser goes to sign in."""
+        metadata = (await self._know()).metadata
+        query = {
+            "response_type": "code",
+            "client_id": self.settings.client_id,
+            "redirect_uri": self._redirect_uri,
+            "scope": " ".join(self.settings.scopes),
+            "state": pending.state,
+            "nonce": pending.nonce,
+            "code_challenge": pending.challenge,
+            "code_challenge_method": "S256",
+        }
+        endpoint = metadata["authorization_endpoint"]
+        return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(query)}"
+
+    async def check_issuer(self, issuer: str) -> None:
+        """Raises ProviderUntrusted when the answer says, or hides, that another provider sent it (RFC 9207)."""
+        told = (await self._know()).metadata.get("authorization_response_iss_parameter_supported") is True
+        if (issuer or told) and issuer != self.settings.issuer:
+            raise ProviderUntrusted(self.settings.title, "the answer is another provider's (iss)")
+
+    async def identify(self, code: str, pending: PendingLogin) -> Claims:
+        """Exchanges the code; gives what the provider says of who signed in, by id_token and userinfo."""
+        known = await self._know()
+        answer = await self._exchange(known, code, pending)
+        claims = await self._verify(known, answer.get("id_token"), pending)
+        about = await self._read_userinfo(known, answer.get("access_token"), subject=claims["sub"])
+        # What is signed for us wins.
+        return {**about, **claims}
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        if self._http is not None:
+            await self._http.aclose()
+
+    async def _exchange(self, known: _Known, code: str, pending: PendingLogin) -> Mapping[str, Any]:
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._redirect_uri,
+            "code_verifier": pending.verifier,
+        }
+        secret = self.settings.client_secret.get_secret_value()
+        methods = known.metadata.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        credentials = None
+        if secret and "client_secret_basic" in methods:
+            credentials = (_form_encoded(self.settings.client_id), _form_encoded(secret))
+        else:
+            form |= {"client_id": self.settings.client_id} | ({"client_secret": secret} if secret else {})
+        status, answer = await self._ask("POST", known.metadata["token_endpoint"], form=form, credentials=credentials)
+        if status != 200:
+            error = str(answer.get("error", f"status {status}"))
+            _log.warning("identity provider refused a code", provider=self.settings.name, error=error, status=status)
+            raise ProviderRefused(self.settings.title, error, str(answer.get("error_description", "")))
+        return answer
+
+    async def _verify(self, known: _Known, token: object, pending: PendingLogin) -> Claims:
+        announced = known.metadata.get("id_token_signing_alg_values_supported", ["RS256"])
+        expected = Expectation(
+            issuer=self.settings.issuer,
+            client_id=self.settings.client_id,
+            nonce=pending.nonce,
+            algorithms=frozenset(self.settings.algorithms).intersection(announced),
+        )
+        if not isinstance(token, str):
+            raise ProviderUntrusted(self.settings.title, "its answer has no id_token")
+        try:
+            try:
+                return verify_id_token(token, known.keys, expected)
+            except UnknownKey:
+                # It may have changed its keys since we asked.
+                return verify_id_token(token, (await self._know(newer_than=KEYS_PAUSE)).keys, expected)
+        except IdTokenError as error:
+            _log.warning("id_token refused", provider=self.settings.name, cause=str(error))
+            raise ProviderUntrusted(self.settings.title, str(error)) from error
+
+    async def _read_userinfo(self, known: _Known, access_token: object, *, subject: str) -> Claims:
+        endpoint = known.metadata.get("userinfo_endpoint")
+        if not endpoint or not isinstance(access_token, str):
+            return {}
+        status, answer = await self._ask("GET", endpoint, token=access_token)
+        if status != 200:
+            _log.warning("identity provider gave no userinfo", provider=self.settings.name, status=status)
+            return {}
+        if answer.get("sub") != subject:
+            raise ProviderUntrusted(self.settings.title, "its userinfo is about somebody else")
+        return answer
+
+    async def _know(self, *, newer_than: float = METADATA_SECONDS) -> _Known:
+        """Metadata and keys, at most so many seconds old."""
+        async with self._lock:
+            if self._known is None or time.monotonic() - self._known.read_at > newer_than:
+                self._known = await self._discover()
+            return self._known
+
+    async def _discover(self) -> _Known:
+        address = f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration"
+        status, metadata = await self._ask("GET", address)
+        if status != 200:
+            raise ProviderUnavailable(self.settings.title, f"{address} answers with status {status}")
+        if metadata.get("issuer") != self.settings.issuer:
+            raise ProviderUntrusted(self.settings.title, "its discovery document names another issuer")
+        for name in (*_ENDPOINTS, "userinfo_endpoint"):
+            address = metadata.get(name, "")
+            if (address or name in _ENDPOINTS) and not (isinstance(address, str) and is_safe_url(address)):
+                raise ProviderUntrusted(self.settings.title, f"its {name} is no https:// address")
+        status, jwks = await self._ask("GET", metadata["jwks_uri"])
+        keys = jwks.get("keys")
+        if status != 200 or not isinstance(keys, list):
+            raise ProviderUnavailable(self.settings.title, "it publishes no keys")
+        return _Known(metadata, [key for key in keys if isinstance(key, dict)])
+
+    async def _ask(
+        self,
+        method: str,
+        address: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        credentials: tuple[str, str] | None = None,
+        token: str = "",
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and JSON object of an answer. Raises ProviderUnavailable when there is none."""
+        import httpx
+
+        http = self._open()
+        headers = {"accept": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+        request = http.build_request(method, address, data=form, headers=headers)
+        authentication = httpx.BasicAuth(*credentials) if credentials else None
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await http.send(request, auth=authentication, stream=True)
+                try:
+                    body = await self._read(answer)
+                finally:
+                    await answer.aclose()
+        except (TimeoutError, httpx.HTTPError, OSError) as error:
+            _log.warning("identity provider does not answer", provider=self.settings.name, error=repr(error))
+            raise ProviderUnavailable(self.settings.title, "it does not answer") from error
+        return answer.status_code, _object(body)
+
+    async def _read(self, answer: "httpx.Response") -> bytes:
+        body = bytearray()
+        async for piece in answer.aiter_bytes():
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise ProviderUnavailable(self.settings.title, "its answer is too large")
+        return bytes(body)
+
+    def _open(self) -> "httpx.AsyncClient":
+        if self._http is None:
+            import httpx
+
+            # A proxy of the environment is for other machines.
+            local = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
+            self._http = httpx.AsyncClient(timeout=5.0, follow_redirects=False, mounts=local)
+        return self._http
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The JSON object of an answer; an empty one for anything else, which then lacks what is needed."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _form_encoded(text: str) -> str:
+    """As RFC 6749 2.3.1 wants it before it goes into HTTP Basic."""
+    return urlencode({"": text})[1:]

@@ -1,0 +1,109 @@
+"""The edge of single sign-on: proto in, use case, proto out. Commits here.
+
+Handlers that ask a provider are coroutines: while they wait they hold neither a thread nor a database connection.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+from espalier.auth.v1 import oidc_pb2, oidc_pb2_grpc, resources_pb2
+from espalier_auth.errors import ForPeopleOnly
+from espalier_auth.models import User
+from espalier_auth.oidc.errors import IncompleteAnswer, LoginExpired, ProviderNotFound, ProviderRefused
+from espalier_auth.oidc.id_token import Claims
+from espalier_auth.oidc.login_state import LoginStates, PendingLogin
+from espalier_auth.oidc.provider import Provider
+from espalier_auth.oidc.service import SingleSignOn
+from espalier_common.db import Database
+from espalier_common.identity import current_principal
+
+BeginSession = Callable[[User], Awaitable[resources_pb2.TokenPair]]
+"""Begins a session of a user whom somebody else has vouched for."""
+
+_Answer = oidc_pb2.FinishOidcLoginRequest | oidc_pb2.LinkIdentityRequest
+
+
+class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
+    """Signs in people whom an identity provider vouches for."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        providers: Iterable[Provider],
+        states: LoginStates,
+        single_sign_on: SingleSignOn,
+        begin_session: BeginSession,
+    ) -> None:
+        self._database = database
+        self._providers = {provider.settings.name: provider for provider in providers}
+        self._states = states
+        self._single_sign_on = single_sign_on
+        self._begin_session = begin_session
+
+    def ListIdentityProviders(
+        self, request: oidc_pb2.ListIdentityProvidersRequest, context: object
+    ) -> oidc_pb2.ListIdentityProvidersResponse:
+        providers = [
+            oidc_pb2.IdentityProvider(name=name, display_name=provider.settings.title)
+            for name, provider in self._providers.items()
+        ]
+        return oidc_pb2.ListIdentityProvidersResponse(providers=providers)
+
+    async def StartOidcLogin(self, request: oidc_pb2.StartOidcLoginRequest, context: object) -> oidc_pb2.OidcLogin:
+        provider = self._find(request.provider)
+        pending, binding = self._states.begin(request.provider)
+        return oidc_pb2.OidcLogin(authorization_url=await provider.authorization_url(pending), binding=binding)
+
+    async def FinishOidcLogin(
+        self, request: oidc_pb2.FinishOidcLoginRequest, context: object
+    ) -> resources_pb2.TokenPair:
+        provider = self._find(request.provider)
+        claims = await self._identify(provider, request)
+        user = await asyncio.to_thread(self._admit, provider, claims)
+        return await self._begin_session(user)
+
+    async def LinkIdentity(self, request: oidc_pb2.LinkIdentityRequest, context: object) -> oidc_pb2.LinkedIdentity:
+        principal = current_principal()
+        if principal.kind != "user":
+            raise ForPeopleOnly
+        provider = self._find(request.provider)
+        claims = await self._identify(provider, request)
+        return await asyncio.to_thread(self._link, provider, claims, principal.subject)
+
+    async def close(self) -> None:
+        """Ends the connections to all providers."""
+        for provider in self._providers.values():
+            await provider.close()
+
+    def _find(self, name: str) -> Provider:
+        provider = self._providers.get(name)
+        if provider is None:
+            raise ProviderNotFound(name)
+        return provider
+
+    async def _identify(self, provider: Provider, request: _Answer) -> Claims:
+        pending = self._states.resume(request.state, provider=request.provider, binding=request.binding)
+        if pending is None:
+            raise LoginExpired
+        # Before anything is asked: whatever comes of it, this answer counts once.
+        await asyncio.to_thread(self._finish, pending)
+        await provider.check_issuer(request.issuer)
+        if request.error:
+            raise ProviderRefused(provider.settings.title, request.error, request.error_description)
+        if not request.code:
+            raise IncompleteAnswer
+        return await provider.identify(request.code, pending)
+
+    def _finish(self, pending: PendingLogin) -> None:
+        with self._database.transaction() as session:
+            self._single_sign_on.finish(session, pending)
+
+    def _admit(self, provider: Provider, claims: Claims) -> User:
+        with self._database.transaction() as session:
+            return self._single_sign_on.admit(session, provider.settings, claims)
+
+    def _link(self, provider: Provider, claims: Claims, user_id: str) -> oidc_pb2.LinkedIdentity:
+        with self._database.transaction() as session:
+            identity = self._single_sign_on.link(session, provider.settings, claims, user_id=user_id)
+            return oidc_pb2.LinkedIdentity(provider=identity.provider, email=identity.email)

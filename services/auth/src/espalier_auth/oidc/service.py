@@ -1,0 +1,162 @@
+"""Whom a provider's word lets in. Each call is part of the caller's transaction.
+
+The key is issuer and subject. An account that exists already is never entered by its e-mail address or its name alone:
+whoever owns both links them while he is signed in to the account.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from sqlalchemy.orm import Session
+
+from espalier_auth import repository as users_repository
+from espalier_auth.access.rights import AccessRights
+from espalier_auth.errors import LastAdmin
+from espalier_auth.models import User, UserChanged
+from espalier_auth.oidc import repository
+from espalier_auth.oidc.errors import AccountExists, IdentityTaken, LinkedAlready, LoginExpired, UserDisabled
+from espalier_auth.oidc.id_token import Claims
+from espalier_auth.oidc.login_state import PendingLogin
+from espalier_auth.oidc.models import ExternalIdentity
+from espalier_auth.oidc.providers import ProviderSettings
+from espalier_auth.roles import ADMIN
+from espalier_auth.service import NewUser, Publish, Users
+from espalier_common.db import utc_now
+from espalier_common.telemetry import get_logger
+
+# No password has this hash, and checking one against it takes as long as against any other.
+NO_PASSWORD = ""
+
+_log = get_logger(__name__)
+
+
+class SingleSignOn:
+    """Makes users at their first sign-in, and keeps the roles that their groups give in step."""
+
+    def __init__(self, *, users: Users, access: AccessRights, publish: Publish) -> None:
+        self._users = users
+        self._access = access
+        self._publish = publish
+
+    def finish(self, session: Session, pending: PendingLogin) -> None:
+        """Uses the sign-in up. Raises LoginExpired the second time."""
+        expires_at = datetime.fromtimestamp(pending.expires_at, UTC)
+        state_hash = hashlib.sha256(pending.state.encode()).digest()
+        if not repository.finish_login(session, state_hash=state_hash, expires_at=expires_at, now=utc_now()):
+            raise LoginExpired
+
+    def admit(self, session: Session, provider: ProviderSettings, claims: Claims) -> User:
+        """The user whom the provider vouches for. Raises AccountExists, UserDisabled."""
+        self._access.lock(session)  # two first sign-ins of one person at the same moment make one user
+        identity = repository.lock_identity(session, issuer=provider.issuer, subject=claims["sub"])
+        if identity is None:
+            user = self._create_user(session, provider, claims)
+            identity = _new_identity(session, provider, claims, user)
+        else:
+            locked = users_repository.lock_user(session, identity.user_id)
+            if locked is None or locked.disabled:
+                raise UserDisabled
+            user = locked
+        identity.provider, identity.email, identity.last_login_at = provider.name, _email(claims), utc_now()
+        self._synchronise(session, identity, user, _wanted_roles(provider, claims))
+        return user
+
+    def link(self, session: Session, provider: ProviderSettings, claims: Claims, *, user_id: str) -> ExternalIdentity:
+        """Lets a user sign in with the provider from now on. Raises IdentityTaken, LinkedAlready, UserDisabled."""
+        self._access.lock(session)
+        identity = repository.lock_identity(session, issuer=provider.issuer, subject=claims["sub"])
+        if identity is not None and identity.user_id != user_id:
+            raise IdentityTaken(provider.title)
+        user = users_repository.lock_user(session, user_id)
+        if user is None or user.disabled:
+            raise UserDisabled
+        if identity is None:
+            if repository.has_identity_at(session, user_id, issuer=provider.issuer):
+                raise LinkedAlready(provider.title)
+            identity = _new_identity(session, provider, claims, user)
+            _log.info("identity linked", user_id=user_id, provider=provider.name)
+        self._synchronise(session, identity, user, _wanted_roles(provider, claims))
+        return identity
+
+    def _create_user(self, session: Session, provider: ProviderSettings, claims: Claims) -> User:
+        username, email = _username(provider, claims), _email(claims)
+        if email and repository.has_account_with_email(session, email):
+            raise AccountExists(provider.title, f"the e-mail address {email}")
+        if repository.has_account_with_username(session, username):
+            raise AccountExists(provider.title, f"the username {username!r}")
+        name = _text(claims, "name")[:200]
+        new = NewUser(username=username, display_name=name, roles=[], password_hash=NO_PASSWORD)
+        user = self._users.create(session, new, by=None)
+        user.password_change_required = False
+        user.identity_provider = provider.name
+        # An address that the provider has not checked is somebody's claim; it is kept with the identity alone.
+        user.email = email if claims.get("email_verified") is True else ""
+        _log.info("user created at his first sign-in", user_id=user.id, provider=provider.name)
+        return user
+
+    def _synchronise(self, session: Session, identity: ExternalIdentity, user: User, wanted: Iterable[str]) -> None:
+        """Takes and gives the roles that come from the provider; those that an administrator gave stay."""
+        known = self._access.roles(session)
+        given = {name for name in wanted if name in known}
+        others = repository.list_identities(session, user.id)
+        from_others = {name for other in others if other is not identity for name in other.granted_roles}
+        by_hand = set(user.roles) - set(identity.granted_roles) - from_others
+        before = list(user.roles)
+        user.roles = sorted(by_hand | from_others | given)
+        try:
+            if ADMIN in before and ADMIN not in user.roles:
+                self._access.require_an_admin(session, user.username)
+        except LastAdmin:
+            # Nobody could undo it, so the last one stays until there is another.
+            _log.warning("the last administrator keeps his role, whatever his groups say", user_id=user.id)
+            given.add(ADMIN)
+            user.roles = sorted({*user.roles, ADMIN})
+        identity.granted_roles = sorted(given - by_hand)
+        session.flush()
+        if user.roles != before:
+            self._publish(session, UserChanged(user, changed_by=""))
+
+
+def _new_identity(session: Session, provider: ProviderSettings, claims: Claims, user: User) -> ExternalIdentity:
+    identity = ExternalIdentity(
+        issuer=provider.issuer,
+        subject=claims["sub"],
+        user_id=user.id,
+        provider=provider.name,
+        email=_email(claims),
+        granted_roles=[],
+    )
+    session.add(identity)
+    session.flush()
+    return identity
+
+
+def _wanted_roles(provider: ProviderSettings, claims: Claims) -> list[str]:
+    """The roles of everybody, and of the groups that the provider names; a claim of another form names none."""
+    groups = claims.get(provider.groups_claim)
+    names = [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else []
+    mapped = [role for name in names if isinstance(name, str) for role in provider.role_mapping.get(name, ())]
+    return [*provider.default_roles, *mapped]
+
+
+def _username(provider: ProviderSettings, claims: Claims) -> str:
+    """A name in our form: what the provider calls him, or the first part of his address, or a made-up one."""
+    for text in (_text(claims, provider.username_claim), _text(claims, "email")):
+        name = re.sub(r"[^a-z0-9._-]+", "-", text.partition("@")[0].lower()).strip("._-")[:64]
+        if len(name) >= 2:
+            return name
+    made_up = hashlib.sha256(f"{provider.issuer} {claims['sub']}".encode()).hexdigest()
+    return f"user-{made_up[:12]}"
+
+
+def _email(claims: Claims) -> str:
+    email = _text(claims, "email").strip().lower()
+    return email if len(email) <= 254 and "@" in email else ""
+
+
+def _text(claims: Claims, name: str) -> str:
+    """A claim that is a text; without what the database cannot hold."""
+    value = claims.get(name)
+    return "".join(character for character in value if character.isprintable()) if isinstance(value, str) else ""
