@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import accounts
 import httpx
 import psutil
 from rich.console import Console
@@ -32,7 +33,14 @@ from espalier_common.infra import processes
 RESULTS = Path(__file__).resolve().parent / "results"
 SETTLE_SECONDS = 10.0
 RUNS_LISTED = 20
-LIMITS = {"start-up, median (s)": 8.0, "idle memory, PSS (MiB)": 900.0}
+LIMITS = {
+    "start-up, median (s)": 8.0,
+    "idle memory, PSS (MiB)": 900.0,
+    "read, 50 users, p50 (ms)": 4.0,
+    "read, 50 users, p99 (ms)": 25.0,
+    "read beside logins, p99 (ms)": 100.0,
+    "cached token (µs)": 1.0,
+}
 
 
 def main() -> int:
@@ -64,13 +72,15 @@ def measure(layout: Layout, environment: dict[str, str], *, restarts: int, reque
         progress(f"start: {starts[-1]:.2f} s")
     time.sleep(SETTLE_SECONDS)
     memory = memory_of(layout)
+    latency, accounts_result = latencies(first.gateway_url, layout, requests=requests)
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": {"cores": os.cpu_count(), "python": machine.python_version(), "load": os.getloadavg()[0]},
         "start_seconds": {"first": first.seconds, "restarts": starts, "median": statistics.median(starts)},
         "memory_bytes": memory,
-        "latency_milliseconds": latencies(first.gateway_url, layout, requests=requests),
+        "latency_milliseconds": latency,
+        "accounts": accounts_result,
     }
 
 
@@ -86,8 +96,8 @@ def memory_of(layout: Layout) -> dict[str, dict[str, int]]:
     return found
 
 
-def latencies(url: str, layout: Layout, *, requests: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of login, list runs and get run."""
+def latencies(url: str, layout: Layout, *, requests: int) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
+    """Milliseconds of login, list runs and get run of one caller; then what many at once see (see `accounts`)."""
     password = layout.admin_password_file.read_text("utf-8").strip()
     with httpx.Client(base_url=url, timeout=30) as http:
 
@@ -97,11 +107,13 @@ def latencies(url: str, layout: Layout, *, requests: int) -> dict[str, dict[str,
 
         http.headers["authorization"] = f"Bearer {login()}"
         run = make_runs(http)
-        return {
+        alone = {
             "login": percentiles(login, max(20, requests // 10)),
             "list runs": percentiles(lambda: answered(http.get("/api/v1/training/runs")), requests),
             "get run": percentiles(lambda: answered(http.get(f"/api/v1/training/runs/{run}")), requests),
         }
+        path = f"/api/v1/training/runs/{run}"
+        return alone, accounts.measure(url, token=login(), path=path, password=password)
 
 
 def make_runs(http: httpx.Client) -> str:
@@ -165,6 +177,7 @@ def show(result: dict[str, Any]) -> None:
             for kind in ("pss", "rss")
         ),
         *((f"{name}, {cut} (ms)", f"{values[cut]:.1f}") for name, values in latency.items() for cut in ("p50", "p99")),
+        *account_rows(result["accounts"]),
     ]
     limits = [(name, value, f"{LIMITS[name]:g}" if name in LIMITS else "") for name, value in rows]
     console = Console()
@@ -176,6 +189,26 @@ def show(result: dict[str, Any]) -> None:
     file = RESULTS / f"{result['measured_at'].replace(':', '')}.json"
     file.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     progress(f"written to {file}")
+
+
+def account_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines on sign-in of the table."""
+    bare, logins = found["bare_argon2id_per_second"], found["logins"]
+    kinds = {
+        "read, 50 users": "reads_of_50_users",
+        "read, 50 users without pause": "reads_of_50_users_without_pause",
+        "read beside logins": "reads_beside_logins",
+    }
+    return [
+        *((f"{name}, {cut} (ms)", f"{found[key][cut]:.1f}") for name, key in kinds.items() for cut in ("p50", "p99")),
+        ("reads of 50 users without pause (1/s)", f"{found['reads_of_50_users_without_pause']['per_second']:.0f}"),
+        ("cached token (µs)", f"{found['cached_token_microseconds']:.2f}"),
+        ("bare argon2id (1/s)", f"{bare:.1f}"),
+        (
+            "logins beside reads (1/s), at least 0.8 of bare",
+            f"{logins['per_second']:.1f} = {logins['per_second'] / bare:.2f}",
+        ),
+    ]
 
 
 def commit() -> str:
