@@ -90,6 +90,19 @@ class MemoryLauncher:
 
 
 @dataclass
+class MemoryLimits:
+    """What is held, by user, amounts and seconds; refuses once `refusal` is set."""
+
+    held: dict[str, tuple[str, dict[str, float], float]] = field(default_factory=dict)
+    refusal: Exception | None = None
+
+    def reserve(self, reservation_id: str, *, user_id: str, amounts: Mapping[str, float], seconds: float) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.held[reservation_id] = (user_id, dict(amounts), seconds)
+
+
+@dataclass
 class Orchestrator:
     """A running service, driven round by round."""
 
@@ -98,6 +111,7 @@ class Orchestrator:
     settings: TrainingOrchestratorSettings
     launcher: MemoryLauncher
     artifacts: Path
+    limits: MemoryLimits
 
     @property
     def database(self) -> Database:
@@ -210,7 +224,14 @@ def launcher() -> MemoryLauncher:
 
 
 @pytest.fixture
-def start(rpc_server: Any, migrated_database: Any, tmp_path: Path, launcher: MemoryLauncher) -> OrchestratorFactory:
+def limits() -> MemoryLimits:
+    return MemoryLimits()
+
+
+@pytest.fixture
+def start(
+    rpc_server: Any, migrated_database: Any, tmp_path: Path, launcher: MemoryLauncher, limits: MemoryLimits
+) -> OrchestratorFactory:
     """Factory: a service over one database; called again it is the same service after its death."""
     databases: list[Database] = []
 
@@ -223,10 +244,10 @@ def start(rpc_server: Any, migrated_database: Any, tmp_path: Path, launcher: Mem
             service_secret="s3cret",
             **({"capacity_ranks": 4, "gpus": 0, "runner_address": "127.0.0.1:1"} | changes),
         )
-        assembly = assemble(settings, database=databases[0], launcher=launcher, publish=publish)
+        assembly = assemble(settings, database=databases[0], launcher=launcher, publish=publish, limits=limits)
         server = await rpc_server(servicers(assembly, settings), settings=settings)
         memory = launcher if isinstance(launcher, MemoryLauncher) else MemoryLauncher()
-        return Orchestrator(server, assembly, settings, memory, tmp_path / "artifacts")
+        return Orchestrator(server, assembly, settings, memory, tmp_path / "artifacts", limits)
 
     return start
 

@@ -8,7 +8,7 @@ from espalier_common.artifacts import ArtifactStore
 from espalier_common.db import Database, announce
 from espalier_common.uploads import UploadStore
 from espalier_training_orchestrator.attempts.service import Attempts
-from espalier_training_orchestrator.changes import Publish
+from espalier_training_orchestrator.changes import Limits, Publish
 from espalier_training_orchestrator.datasets.checker import DatasetChecker
 from espalier_training_orchestrator.datasets.service import Datasets
 from espalier_training_orchestrator.launchers import Launcher
@@ -16,12 +16,14 @@ from espalier_training_orchestrator.planner import TrainerSettings
 from espalier_training_orchestrator.platform_facts import platform_facts
 from espalier_training_orchestrator.reconciler import Reconciler
 from espalier_training_orchestrator.runs.admission import Admission
+from espalier_training_orchestrator.runs.holds import Holds
 from espalier_training_orchestrator.runs.launching import Launching
 from espalier_training_orchestrator.runs.ledger import CheckpointLedger
 from espalier_training_orchestrator.runs.lifecycle import Lifecycle
 from espalier_training_orchestrator.runs.service import Runs, StopLimits
 from espalier_training_orchestrator.runs.survey import Survey
 from espalier_training_orchestrator.settings import TrainingOrchestratorSettings
+from espalier_training_orchestrator.storage import Storage
 from espalier_training_orchestrator.telemetry.harvest import Harvest
 from espalier_training_orchestrator.telemetry.intake import Intake
 from espalier_training_orchestrator.workloads.reconciler import WorkloadReconciler
@@ -40,18 +42,20 @@ class Assembly:
     reconciler: Reconciler
     workloads: Workloads
     workload_reconciler: WorkloadReconciler
+    holds: Holds
     intake: Intake
 
 
 def assemble(
-    settings: TrainingOrchestratorSettings, *, database: Database, launcher: Launcher, publish: Publish
+    settings: TrainingOrchestratorSettings, *, database: Database, launcher: Launcher, publish: Publish, limits: Limits
 ) -> Assembly:
     """Puts the parts together. Nothing runs yet."""
     artifacts, uploads = ArtifactStore(settings.artifacts_url), UploadStore(settings.artifacts_url)
     trainer = trainer_settings(settings)
     survey = Survey(artifacts=artifacts, platform=platform_facts(settings))
     lifecycle = Lifecycle(publish=publish, wake=announce)
-    ledger = CheckpointLedger(places=survey.places, lifecycle=lifecycle)
+    storage, holds = Storage(limits=limits, publish=publish), Holds(database, limits=limits)
+    ledger = CheckpointLedger(places=survey.places, lifecycle=lifecycle, storage=storage)
     intake = Intake(announce)
     launching = Launching(
         database,
@@ -63,13 +67,18 @@ def assemble(
     harvest = Harvest(database, launcher=launcher, intake=intake, ledger=ledger, log_limit=settings.log_bytes_per_rank)
     return Assembly(
         database=database,
-        datasets=Datasets(uploads, wake=announce),
+        datasets=Datasets(uploads, storage=storage, wake=announce),
         checker=DatasetChecker(
-            database, artifacts=artifacts, uploads=uploads, findings_per_file=settings.findings_per_file
+            database,
+            artifacts=artifacts,
+            uploads=uploads,
+            storage=storage,
+            findings_per_file=settings.findings_per_file,
         ),
         runs=Runs(
             survey=survey,
             lifecycle=lifecycle,
+            holds=holds,
             trainer=trainer,
             stop_limits=StopLimits(save=settings.stop_save_seconds, now=settings.stop_now_seconds),
         ),
@@ -81,6 +90,7 @@ def assemble(
             admission=Admission(database, survey=survey, lifecycle=lifecycle, launching=launching, ledger=ledger),
             launching=launching,
             harvest=harvest,
+            storage=storage,
             silence_seconds=settings.heartbeat_silence_seconds,
             pause=settings.reconcile_seconds,
         ),
@@ -93,6 +103,7 @@ def assemble(
             publish=publish,
             pause=settings.reconcile_seconds,
         ),
+        holds=holds,
         intake=intake,
     )
 

@@ -5,29 +5,35 @@ from collections.abc import Callable, Sequence
 from google.protobuf.message import DecodeError
 from sqlalchemy.orm import Session
 
+from espalier.auth.v1 import usage_pb2
 from espalier.training_orchestrator.v1 import events_pb2, run_pb2, telemetry_pb2
 from espalier_common.bus import TELEMETRY, Bus, Consumer, Event
-from espalier_common.db import Database, utc_now
+from espalier_common.db import Database, new_id, utc_now
 from espalier_common.outbox import record
 from espalier_common.rpc.timestamps import timestamp
 from espalier_common.storable import storable
 from espalier_common.telemetry import get_logger
-from espalier_training_orchestrator.runs.models import RunMoved
+from espalier_training_orchestrator.changes import Change, StorageChanged
+from espalier_training_orchestrator.runs.models import RunMoved, RunUsed
 from espalier_training_orchestrator.telemetry.intake import MAX_STEP, Batch, Intake, wire_number
 from espalier_training_orchestrator.telemetry.repository import Measured, Printed
 from espalier_training_orchestrator.wire import enum_value
-from espalier_training_orchestrator.workloads.models import WorkloadMoved
 from espalier_training_orchestrator.workloads.rpc import workload_to_proto
 
+SOURCE = "training"
 DURABLE = "training-orchestrator-telemetry"
 
 _log = get_logger(__name__)
 
 
-def publish(session: Session, change: RunMoved | WorkloadMoved) -> None:
+def publish(session: Session, change: Change) -> None:
     """Stores a domain event with the running transaction; the relay publishes it after the commit."""
     if isinstance(change, RunMoved):
         record(session, _run_state_changed(change), key=change.run_id)
+    elif isinstance(change, RunUsed):
+        record(session, _run_used(change), key=change.run_id)
+    elif isinstance(change, StorageChanged):
+        record(session, _storage_changed(change), key=change.owner_id)
     else:
         message = events_pb2.WorkloadStateChanged(workload=workload_to_proto(change), change_time=timestamp(change.at))
         record(session, message, key=change.name)
@@ -91,3 +97,34 @@ def _run_state_changed(change: RunMoved) -> events_pb2.RunStateChanged:
     # `from` is a keyword of Python, so the field is set by its name.
     setattr(message, "from", enum_value(run_pb2.RunState, "RUN_STATE", change.before or ""))
     return message
+
+
+def _run_used(change: RunUsed) -> usage_pb2.UsageRecorded:
+    message = usage_pb2.UsageRecorded(
+        id=change.attempt_id or new_id(),
+        user_id=change.owner_id,
+        model=change.model,
+        source=SOURCE,
+        reference=change.run_id,
+        time=timestamp(change.at),
+        succeeded=change.succeeded,
+        reservation_id=change.reservation_id,
+    )
+    if change.attempt_id:
+        kinds = {"cuda": usage_pb2.USAGE_KIND_GPU_SECONDS, "cpu": usage_pb2.USAGE_KIND_CPU_SECONDS}
+        message.kind, message.amount = kinds[change.device], change.rank_seconds
+        message.queue_wait.FromMilliseconds(round(change.queue_wait * 1000))
+    return message
+
+
+def _storage_changed(change: StorageChanged) -> usage_pb2.UsageRecorded:
+    return usage_pb2.UsageRecorded(
+        id=new_id(),
+        kind=usage_pb2.USAGE_KIND_STORED_BYTES,
+        amount=change.stored_bytes,
+        user_id=change.owner_id,
+        source=SOURCE,
+        time=timestamp(change.at),
+        succeeded=True,
+        reservation_id=change.reservation_id,
+    )

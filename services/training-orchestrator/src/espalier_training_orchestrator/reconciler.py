@@ -31,6 +31,7 @@ from espalier_training_orchestrator.runs.lifecycle import RECONCILER, Lifecycle
 from espalier_training_orchestrator.runs.models import Attempt, Run, RunState, StopMode
 from espalier_training_orchestrator.runs.verdict import Verdict, never_launched, verdict
 from espalier_training_orchestrator.spec import Observation, Phase
+from espalier_training_orchestrator.storage import Storage
 from espalier_training_orchestrator.telemetry import repository as telemetry
 from espalier_training_orchestrator.telemetry.harvest import Harvest
 
@@ -53,6 +54,7 @@ class Reconciler:
         admission: Admission,
         launching: Launching,
         harvest: Harvest,
+        storage: Storage,
         silence_seconds: float,
         pause: float,
     ) -> None:
@@ -62,6 +64,7 @@ class Reconciler:
         self._admission = admission
         self._launching = launching
         self._harvest = harvest
+        self._storage = storage
         self._silence_seconds = silence_seconds
         self._pause = pause
         self._asked: set[str] = set()
@@ -174,6 +177,8 @@ class Reconciler:
                 current.resumable = repository.has_checkpoint(session, run.id)
             if end.state is RunState.SUCCEEDED:
                 current.summary = telemetry.last_values(session, run.id)
+                current.model_bytes = self._launching.model_bytes(run.id)
+                self._storage.tell(session, current.owner_id)
         self._asked.discard(attempt.name)
         _log.info("attempt ended", run_id=run.id, attempt=attempt.number, state=end.state.value, reason=end.reason)
 

@@ -19,6 +19,7 @@ from espalier_training_orchestrator.datasets import repository
 from espalier_training_orchestrator.datasets.models import DatasetFile, DatasetFinding, DatasetVersion
 from espalier_training_orchestrator.datasets.service import CHECKER
 from espalier_training_orchestrator.locks import single_flight
+from espalier_training_orchestrator.storage import Storage
 
 if TYPE_CHECKING:
     from espalier_training_orchestrator.datasets.inspection import CheckedFile
@@ -33,9 +34,16 @@ class DatasetChecker:
     """Takes uploads over into the artifact store and settles what becomes of each version."""
 
     def __init__(
-        self, database: Database, *, artifacts: ArtifactStore, uploads: UploadStore, findings_per_file: int
+        self,
+        database: Database,
+        *,
+        artifacts: ArtifactStore,
+        uploads: UploadStore,
+        storage: Storage,
+        findings_per_file: int,
     ) -> None:
         self._database = database
+        self._storage = storage
         self._artifacts = artifacts
         self._uploads = uploads
         self._findings_per_file = findings_per_file
@@ -105,6 +113,7 @@ class DatasetChecker:
                 _take_results(file, result)
             _decide(version, checked)
             repository.replace_findings(session, version_id, _findings(version, checked))
+            self._storage.tell(session, version.owner_id)
             uploads = [file.upload_id for file in version.files]
             _log.info("dataset version checked", version_id=version_id, state=version.state.value)
         for upload_id in uploads:

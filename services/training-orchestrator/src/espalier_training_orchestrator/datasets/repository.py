@@ -2,13 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, selectinload
 
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
 from espalier_common.visibility import visible
-from espalier_training_orchestrator.datasets.models import Dataset, DatasetFinding, DatasetVersion, VersionState
+from espalier_training_orchestrator.datasets.models import (
+    Dataset,
+    DatasetFile,
+    DatasetFinding,
+    DatasetVersion,
+    VersionState,
+)
 
 
 def find_dataset(session: Session, dataset_id: str, principal: Principal, *, lock: bool = False) -> Dataset | None:
@@ -40,6 +46,12 @@ def find_versions(session: Session, version_ids: Iterable[str]) -> dict[str, Dat
     """Versions with their files, by id, whoever owns them."""
     query = select(DatasetVersion).where(DatasetVersion.id.in_(list(version_ids)))
     return {version.id: version for version in session.scalars(query.options(selectinload(DatasetVersion.files)))}
+
+
+def stored_bytes(session: Session, owner_id: str) -> int:
+    """Bytes of the files of somebody's versions, as uploaded."""
+    total = select(func.sum(DatasetFile.size_bytes)).join(DatasetVersion, DatasetVersion.id == DatasetFile.version_id)
+    return int(session.scalar(total.where(DatasetVersion.owner_id == owner_id)) or 0)
 
 
 def list_versions(session: Session, dataset_id: str, *, page: PageRequest) -> Page[DatasetVersion]:

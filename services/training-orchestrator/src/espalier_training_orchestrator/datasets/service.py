@@ -18,6 +18,7 @@ from espalier_training_orchestrator.errors import (
     DatasetNotFound,
     DatasetVersionNotFound,
 )
+from espalier_training_orchestrator.storage import Storage
 
 CHECKER = "datasets"
 """Topic under which the checker of rows is woken."""
@@ -35,8 +36,9 @@ class NewFile:
 class Datasets:
     """The use cases. Every one sees only what its caller may see."""
 
-    def __init__(self, uploads: UploadStore, *, wake: Wake) -> None:
+    def __init__(self, uploads: UploadStore, *, storage: Storage, wake: Wake) -> None:
         self._uploads = uploads
+        self._storage = storage
         self._wake = wake
 
     def create(self, session: Session, principal: Principal, *, name: str, description: str) -> Dataset:
@@ -71,12 +73,14 @@ class Datasets:
     ) -> DatasetVersion:
         """Makes a version out of finished uploads; its rows are checked later, in the background.
 
-        Raises DatasetNotFound, and DatasetFilesInvalid with everything that is wrong with the files.
+        Raises DatasetNotFound, DatasetFilesInvalid with everything that is wrong with the files, and ResourceExhausted
+        when they are over the owner's limit of stored bytes.
         """
         dataset = repository.find_dataset(session, dataset_id, principal, lock=True)
         if dataset is None:
             raise DatasetNotFound("dataset", dataset_id)
         entities = self._files(files, principal)
+        reservation_id = self._storage.reserve(dataset.owner_id, sum(file.size_bytes for file in entities))
         dataset.latest_version += 1
         version = DatasetVersion(
             dataset_id=dataset.id,
@@ -88,7 +92,7 @@ class Datasets:
             files=list(entities),
         )
         session.add(version)
-        session.flush()
+        self._storage.tell(session, dataset.owner_id, reservation_id=reservation_id)
         self._wake(session, CHECKER)
         return version
 

@@ -53,3 +53,9 @@ class Launching:
     def has_model(self, run_id: str) -> bool:
         """True when the finished model of the run is in the artifact store."""
         return read_manifest(self._survey.places.model_dir(run_id)) is not None
+
+    def model_bytes(self, run_id: str) -> int:
+        """Bytes of the finished model and its adapter; 0 when there is none."""
+        model = self._survey.places.model_dir(run_id)
+        manifests = [read_manifest(directory) for directory in (model, model.with_name("adapter"))]
+        return sum(manifest.size_bytes for manifest in manifests if manifest is not None)

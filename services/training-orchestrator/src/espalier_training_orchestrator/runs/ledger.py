@@ -10,13 +10,15 @@ from espalier_training_orchestrator.runs.checkpoints import Manifest, found_chec
 from espalier_training_orchestrator.runs.lifecycle import Lifecycle
 from espalier_training_orchestrator.runs.models import Checkpoint, Run
 from espalier_training_orchestrator.runs.survey import Places
+from espalier_training_orchestrator.storage import Storage
 
 
 class CheckpointLedger:
     """Adds what was committed, drops what retention removed."""
 
-    def __init__(self, *, places: Places, lifecycle: Lifecycle) -> None:
+    def __init__(self, *, places: Places, lifecycle: Lifecycle, storage: Storage) -> None:
         self._places = places
+        self._storage = storage
         self._lifecycle = lifecycle
 
     def whole_on_disk(self, run: Run, *, trusted: Set[str], hashes: bool) -> list[Manifest]:
@@ -35,14 +37,19 @@ class CheckpointLedger:
         """Brings the list to what is whole on disk. The caller holds the lock of the run."""
         known = {checkpoint.step: checkpoint for checkpoint in repository.list_checkpoints(session, run.id)}
         found = {manifest.step: manifest for manifest in whole}
-        for step, checkpoint in known.items():
-            if step not in found:
-                session.delete(checkpoint)
-        for step, manifest in found.items():
-            earlier = known.get(step)
-            if earlier is None or earlier.manifest_sha256 != manifest.sha256:
-                self._take(session, run, manifest=manifest, earlier=earlier)
+        gone = [checkpoint for step, checkpoint in known.items() if step not in found]
+        for checkpoint in gone:
+            session.delete(checkpoint)
+        new = [
+            manifest
+            for step, manifest in found.items()
+            if step not in known or known[step].manifest_sha256 != manifest.sha256
+        ]
+        for manifest in new:
+            self._take(session, run, manifest=manifest, earlier=known.get(manifest.step))
         session.flush()
+        if gone or new:
+            self._storage.tell(session, run.owner_id)
 
     def newest_whole(self, checkpoints: list[Checkpoint]) -> Manifest | None:
         """The newest of these, newest first, of which every byte is as its manifest says."""

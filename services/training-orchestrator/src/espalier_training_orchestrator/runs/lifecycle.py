@@ -1,9 +1,13 @@
 """Moves runs: the row, its line in the timeline, the domain event and the wake-up of watchers belong together."""
 
+from pathlib import PurePath
+
 from sqlalchemy.orm import Session
 
+from espalier_common.db import utc_now
 from espalier_training_orchestrator.changes import Publish, Wake
-from espalier_training_orchestrator.runs.models import Run, RunEvent, RunMoved, RunState
+from espalier_training_orchestrator.runs import repository
+from espalier_training_orchestrator.runs.models import Attempt, Run, RunEvent, RunMoved, RunState, RunUsed
 
 RECONCILER = "reconciler"
 """Topic under which the reconciler is woken: what was asked for need not wait for its next round."""
@@ -35,8 +39,12 @@ class Lifecycle:
 
     def move(self, session: Session, run: Run, to: RunState, *, reason: str, message: str, actor_id: str = "") -> None:
         """Takes the run into another state. Raises IllegalTransition."""
+        was_launched = run.state.occupies
         moved = run.move(to, reason=reason, message=message)
         self._publish(session, moved)
+        if to.is_terminal:
+            attempt = repository.find_attempt(session, run.id, run.attempt) if was_launched else None
+            self._publish(session, _used(run, attempt))
         self.wake(session, RECONCILER)
         self.note(session, run, reason=reason, message=message, actor_id=actor_id)
 
@@ -50,3 +58,22 @@ class Lifecycle:
         if run.message != message:
             run.message = message
             self.wake(session, run.id)
+
+
+def _used(run: Run, attempt: Attempt | None) -> RunUsed:
+    """From the launch to the end each rank occupies its place, whatever it does there."""
+    at = utc_now()
+    seconds = ((attempt.ended_at or at) - attempt.created_at).total_seconds() if attempt else 0.0
+    wait = (attempt.created_at - run.queued_at).total_seconds() if attempt else 0.0
+    return RunUsed(
+        run_id=run.id,
+        owner_id=run.owner_id,
+        reservation_id=run.reservation_id,
+        attempt_id=attempt.id if attempt else "",
+        device=run.device,
+        rank_seconds=run.world_size * max(0.0, seconds),
+        queue_wait=max(0.0, wait),
+        model=run.spec.base_model.hub or PurePath(run.spec.base_model.directory).name,
+        succeeded=run.state is not RunState.FAILED,
+        at=at,
+    )

@@ -74,6 +74,24 @@ class RunMoved:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunUsed:
+    """A run left the machine or the queue: what its last attempt used, and what it held until now."""
+
+    run_id: str
+    owner_id: str
+    reservation_id: str
+    attempt_id: str
+    """Empty when nothing was launched; nothing was used then."""
+    device: str
+    rank_seconds: float
+    queue_wait: float
+    """Seconds in the queue before the attempt."""
+    model: str
+    succeeded: bool
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """How far a run is, as its attempt tells it; None where it does not say."""
 
@@ -123,6 +141,10 @@ class Run(Base):
     stop_deadline: Mapped[datetime | None]
     stop_forced: Mapped[bool] = mapped_column(default=False)
     """The deadline of a stop with save passed, so that its attempt is killed."""
+    reservation_id: Mapped[str] = mapped_column(default="", server_default="")
+    """What it holds of its owner's limits from the queue to the end; another one each time that it is queued."""
+    model_bytes: Mapped[BigInt] = mapped_column(default=0, server_default="0")
+    """Of the finished model and its adapter; 0 while there is none."""
     queued_at: Mapped[datetime] = mapped_column(default=utc_now)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]

@@ -59,6 +59,18 @@ def occupied_ranks(session: Session) -> dict[str, int]:
     return {device: int(ranks) for device, ranks in session.execute(query)}
 
 
+def live_runs(session: Session) -> Sequence[Run]:
+    """Runs that wait or hold resources."""
+    return session.scalars(select(Run).where(Run.state.in_((RunState.QUEUED, *OCCUPYING)))).all()
+
+
+def stored_bytes(session: Session, owner_id: str) -> int:
+    """Bytes of the checkpoints and finished models of somebody's runs."""
+    checkpoints = select(func.coalesce(func.sum(Checkpoint.size_bytes), 0)).join(Run, Run.id == Checkpoint.run_id)
+    models = select(func.coalesce(func.sum(Run.model_bytes), 0)).where(Run.owner_id == owner_id)
+    return int(session.scalar(checkpoints.where(Run.owner_id == owner_id)) or 0) + int(session.scalar(models) or 0)
+
+
 def find_attempt(session: Session, run_id: str, number: int) -> Attempt | None:
     """One attempt of a run."""
     return session.scalar(select(Attempt).where(Attempt.run_id == run_id, Attempt.number == number))

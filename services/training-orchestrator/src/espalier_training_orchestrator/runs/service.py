@@ -25,6 +25,7 @@ from espalier_training_orchestrator.errors import (
 from espalier_training_orchestrator.locks import wait_for_turn
 from espalier_training_orchestrator.runs import checkpoints, repository
 from espalier_training_orchestrator.runs.facts import Facts
+from espalier_training_orchestrator.runs.holds import Holds
 from espalier_training_orchestrator.runs.lifecycle import Lifecycle
 from espalier_training_orchestrator.runs.models import Attempt, Run, RunState, StopMode
 from espalier_training_orchestrator.runs.refusals import Problem, problems, warnings
@@ -67,9 +68,16 @@ class Runs:
     """The use cases. Every one sees only what its caller may see."""
 
     def __init__(
-        self, *, survey: Survey, lifecycle: Lifecycle, trainer: planner.TrainerSettings, stop_limits: StopLimits
+        self,
+        *,
+        survey: Survey,
+        lifecycle: Lifecycle,
+        holds: Holds,
+        trainer: planner.TrainerSettings,
+        stop_limits: StopLimits,
     ) -> None:
         self._survey = survey
+        self._holds = holds
         self._lifecycle = lifecycle
         self._trainer = trainer
         self._stop_limits = stop_limits
@@ -93,7 +101,8 @@ class Runs:
     ) -> Run:
         """Queues a run. The same request id again gives the run it made.
 
-        Raises RunSpecInvalid or RunNotReady with every reason, RequestIdReused when the id came with something else.
+        Raises RunSpecInvalid or RunNotReady with every reason, RequestIdReused when the id came with something else,
+        ResourceExhausted when it is over a limit of the caller.
         """
         if request_id:
             wait_for_turn(session, f"request/{principal.subject}/{request_id}")
@@ -111,7 +120,9 @@ class Runs:
             world_size=spec.resources.world_size,
             device=spec.resources.device_name,
             message="Waiting to be launched.",
+            reservation_id=new_id(),
         )
+        self._holds.take(run)
         session.add(run)
         session.flush()
         self._lifecycle.created(session, run, actor_id=principal.subject)
@@ -142,7 +153,10 @@ class Runs:
         return run
 
     def resume(self, session: Session, principal: Principal, run_id: str) -> Run:
-        """Queues a stopped or failed run again, from its newest checkpoint. Raises RunNotFound, RunNotResumable."""
+        """Queues a stopped or failed run again, from its newest checkpoint.
+
+        Raises RunNotFound, RunNotResumable, ResourceExhausted when it is over a limit of the owner.
+        """
         run = self.get(session, principal, run_id, lock=True)
         if run.state not in (RunState.STOPPED, RunState.FAILED):
             raise RunNotResumable(f"Only a run that is STOPPED or FAILED can be resumed; this one is {run.state}.")
@@ -150,6 +164,8 @@ class Runs:
             raise RunNotResumable(
                 "The run has no checkpoint to go on from; create it again, with save_steps or a stop with save."
             )
+        run.reservation_id = new_id()
+        self._holds.take(run)
         self._lifecycle.move(
             session,
             run,

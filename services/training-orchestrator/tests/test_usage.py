@@ -1,0 +1,139 @@
+"""What runs and datasets use is held before it is used and told when it is over, whatever way it ends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grpc
+import pytest
+from sqlalchemy import select
+
+from espalier.auth.v1 import usage_pb2
+from espalier.training_orchestrator.v1 import dataset_pb2
+from espalier.training_orchestrator.v1 import run_service_pb2 as rpc
+from espalier.training_orchestrator.v1 import telemetry_pb2 as runner_pb
+from espalier_common.errors import ResourceExhausted
+from espalier_common.rpc.status import from_rpc_error
+from espalier_common.tables import outbox
+
+RUN = {"CONCURRENT_RUNS": 1.0, "CPU_SECONDS": 0.0, "STORED_BYTES": 0.0}
+
+
+def reports(orchestrator: Any, *, stored: bool = False) -> list[usage_pb2.UsageRecorded]:
+    """What was told to the ledger, oldest first; of stored bytes or of all else."""
+    with orchestrator.database.transaction() as session:
+        query = select(outbox.c.payload).where(outbox.c.subject == "espalier.auth.v1.UsageRecorded")
+        payloads = session.scalars(query.order_by(outbox.c.sequence)).all()
+    told = [usage_pb2.UsageRecorded.FromString(bytes(payload)) for payload in payloads]
+    return [one for one in told if (one.kind == usage_pb2.USAGE_KIND_STORED_BYTES) is stored]
+
+
+def held_by_runs(orchestrator: Any) -> list[str]:
+    return [id for id, (_, amounts, _) in orchestrator.limits.held.items() if "CONCURRENT_RUNS" in amounts]
+
+
+async def train_and_end(orchestrator: Any, run: Any, exit_code: int) -> None:
+    name = f"run-{run.id}-a1"
+    await orchestrator.tick(2)
+    token = orchestrator.spec_of(run.id).files["token"]
+    request = runner_pb.RegisterAttemptRequest(run_id=run.id, attempt=1, attempt_token=token, host="here", pid=1)
+    await orchestrator.runner().RegisterAttempt(request)
+    orchestrator.launcher.end(name, exit_code)
+    await orchestrator.tick()
+
+
+async def test_a_run_holds_a_place_when_it_is_submitted_and_settles_its_seconds_at_the_end(
+    orchestrator: Any, people: tuple[str, str]
+) -> None:
+    run = await orchestrator.queued_run()
+    (reservation,) = held_by_runs(orchestrator)
+    assert orchestrator.limits.held[reservation][:2] == (people[0], RUN)
+    assert reports(orchestrator) == []
+
+    await train_and_end(orchestrator, run, 1)
+
+    (told,) = reports(orchestrator)
+    ranks = run.spec.resources.processes_per_node or 1
+    assert (told.kind, told.user_id, told.source, told.reference) == (
+        usage_pb2.USAGE_KIND_CPU_SECONDS, people[0], "training", run.id,
+    )  # fmt: skip
+    assert told.reservation_id == reservation
+    assert 0 < told.amount < 60 * ranks
+    assert told.HasField("queue_wait")
+    assert not told.succeeded
+
+
+async def test_a_run_that_never_trained_gives_its_place_back_and_used_nothing(orchestrator: Any) -> None:
+    run = await orchestrator.queued_run()
+    await orchestrator.runs().StopRun(rpc.StopRunRequest(run_id=run.id))
+
+    (told,) = reports(orchestrator)
+    assert (told.kind, told.amount, told.reservation_id) == (0, 0, held_by_runs(orchestrator)[0])
+
+
+async def test_a_resumed_run_holds_a_place_anew_and_is_told_apart_from_its_first_attempt(
+    orchestrator: Any, checkpoint: Any
+) -> None:
+    run = await orchestrator.queued_run()
+    await orchestrator.tick(2)
+    checkpoint(orchestrator.artifacts / "runs" / run.id, run.id, step=5)
+    await train_and_end(orchestrator, run, 75)
+    for _ in range(2):
+        await orchestrator.runs().ResumeRun(rpc.ResumeRunRequest(run_id=run.id))
+        await orchestrator.runs().StopRun(rpc.StopRunRequest(run_id=run.id))
+
+    told = reports(orchestrator)
+    assert [one.reservation_id for one in told] == held_by_runs(orchestrator)
+    assert len({one.reservation_id for one in told}) == 3
+    assert [bool(one.kind) for one in told] == [True, False, False]
+
+
+async def test_over_quota_no_run_is_created_and_none_resumed(orchestrator: Any) -> None:
+    version = await orchestrator.text_version()
+    orchestrator.limits.refusal = ResourceExhausted(
+        "This is over your quota of 1 runs at the same time.", retry_after=60
+    )
+
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await orchestrator.queued_run(version_id=version)
+
+    error: Any = from_rpc_error(refused.value)
+    assert (error.code, error.message, error.retry_after) == (
+        "RESOURCE_EXHAUSTED", orchestrator.limits.refusal.message, 60,
+    )  # fmt: skip
+    assert list((await orchestrator.runs().ListRuns(rpc.ListRunsRequest())).runs) == []
+
+
+async def test_living_runs_keep_their_places_even_when_one_cannot_be_renewed(orchestrator: Any) -> None:
+    run = await orchestrator.queued_run()
+    before = dict(orchestrator.limits.held)
+    orchestrator.limits.held.clear()
+    orchestrator.assembly.holds.renew()
+    assert {id: held for id, held in before.items() if id in held_by_runs(orchestrator)} == orchestrator.limits.held
+
+    orchestrator.limits.refusal = ResourceExhausted("over")
+    orchestrator.assembly.holds.renew()
+    assert (await orchestrator.run_now(run.id)).state == run.state
+
+
+async def test_stored_bytes_are_held_before_an_upload_is_taken_and_told_whenever_they_change(
+    orchestrator: Any, people: tuple[str, str], checkpoint: Any
+) -> None:
+    rows = b"".join(json.dumps({"text": f"line {number}"}).encode() + b"\n" for number in range(20))
+    train = dataset_pb2.DatasetFile(split="train", upload_id=orchestrator.upload(rows))
+    version = await orchestrator.dataset_version(train)
+    ((reservation, held),) = orchestrator.limits.held.items()
+    assert held[:2] == (people[0], {"STORED_BYTES": len(rows)})
+    told = reports(orchestrator, stored=True)
+    assert (told[0].reservation_id, told[0].amount, told[-1].amount) == (reservation, len(rows), len(rows))
+
+    run = await orchestrator.queued_run(version_id=version.id)
+    await orchestrator.tick(2)
+    home = orchestrator.artifacts / "runs" / run.id
+    checkpoint(home, run.id, step=5)
+    checkpoint(home, run.id, step=10, name="model")
+    await train_and_end(orchestrator, run, 0)
+
+    size = len(b"weights of step 5")
+    assert reports(orchestrator, stored=True)[-1].amount == len(rows) + size + (size + 1)
