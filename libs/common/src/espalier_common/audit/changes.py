@@ -1,0 +1,77 @@
+"""What a transaction changes, as its entities tell: values before and after, by entity, masked."""
+
+from typing import Any
+
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import Session
+
+from espalier_common.audit.masking import is_masked, masked
+
+MAX_ENTITIES = 10
+
+
+class Changes:
+    """Collects over all transactions of one call. `before` and `after` have the same shape: {"users/<id>": {…}}."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, Any] = {}
+        self.after: dict[str, Any] = {}
+        self._left_out = 0
+
+    def watch(self, session: Session) -> None:
+        """Reads each flush of this session."""
+        event.listen(session, "after_flush", self._collect)
+
+    def after_all(self) -> dict[str, Any]:
+        """`after`, with the number of entities that were too many."""
+        return {**self.after, "[more]": self._left_out} if self._left_out else self.after
+
+    def _collect(self, session: Session, _: object) -> None:
+        # SQLAlchemy keeps the lists and the histories as they were before the flush until this event is over.
+        for entity in session.new:
+            if label := self._label(entity):
+                self.after[label] = _columns(entity)
+        for entity in session.deleted:
+            if label := self._label(entity):
+                self.before[label] = _columns(entity)
+        for entity in session.dirty:
+            if (found := _modified(entity)) and (label := self._label(entity)):
+                old, new = found
+                # Over several flushes the oldest value stays before, the newest is after.
+                known = self.before.get(label)
+                if known is not None or label not in self.after:
+                    self.before[label] = old | (known or {})
+                self.after.setdefault(label, {}).update(new)
+
+    def _label(self, entity: object) -> str:
+        state: Any = inspect(entity)
+        names = [state.mapper.get_property_by_column(column).key for column in state.mapper.primary_key]
+        if any(is_masked(name) for name in names):
+            return ""
+        key = "/".join(str(state.dict.get(name, "")) for name in names)
+        label = f"{state.mapper.local_table.name}/{key}"[:200]
+        if label not in self.after and label not in self.before and len(self.after) >= MAX_ENTITIES:
+            self._left_out += 1
+            return ""
+        return label
+
+
+def _columns(entity: object) -> dict[str, Any]:
+    state: Any = inspect(entity)
+    loaded = {attribute.key: state.dict.get(attribute.key) for attribute in state.mapper.column_attrs}
+    kept = {name: value for name, value in loaded.items() if value not in (None, "", [], {})}
+    found: dict[str, Any] = masked(kept)
+    return found
+
+
+def _modified(entity: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    state: Any = inspect(entity)
+    old: dict[str, Any] = {}
+    new: dict[str, Any] = {}
+    for attribute in state.mapper.column_attrs:
+        history = state.attrs[attribute.key].history
+        if history.has_changes() and history.added:
+            new[attribute.key] = history.added[0]
+            if history.deleted:
+                old[attribute.key] = history.deleted[0]
+    return (masked(old), masked(new)) if new else None

@@ -1,0 +1,126 @@
+"""One call as the audit log sees it, from its beginning to its end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from espalier.auth.v1 import audit_pb2
+from espalier_common import outbox
+from espalier_common.audit.changes import Changes
+from espalier_common.audit.masking import masked, masked_message, to_json
+from espalier_common.audit.rule import AuditRule
+from espalier_common.db import new_id, utc_now, witness_var
+from espalier_common.errors import EspalierError
+from espalier_common.identity import Principal, find_principal
+from espalier_common.rpc.client import current_client
+from espalier_common.rpc.context import current_request_id
+from espalier_common.storable import storable
+
+DONE, REFUSED, FAILED = (
+    audit_pb2.AUDIT_RESULT_DONE,
+    audit_pb2.AUDIT_RESULT_REFUSED,
+    audit_pb2.AUDIT_RESULT_FAILED,
+)
+REFUSALS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"})
+# A wrong request has changed nothing and was not refused for who sent it.
+UNTOLD = frozenset({"INVALID_ARGUMENT", "UNAVAILABLE"})
+_HELD_ROW = "espalier_audit_row"
+
+
+def subject_of(service: str) -> str:
+    """The subject under which a service tells the audit log."""
+    return f"espalier.{service.replace('-', '_')}.audit"
+
+
+def note_before(state: Mapping[str, Any]) -> None:
+    """Tells the audit log how things stood before the call being served, where the ORM does not see it: a bulk update.
+
+    `state` maps a name such as "users/<id>" to values; secrets are masked. Does nothing outside a told call.
+    """
+    witness = witness_var.get()
+    if isinstance(witness, Recording):
+        witness.changes.before.update(masked(state))
+
+
+class Recording:
+    """What is known of a running call. A `Witness` of its transactions while it runs."""
+
+    def __init__(self, rule: AuditRule, *, service: str, request: Message) -> None:
+        self.rule = rule
+        self.service = service
+        self.address = ""
+        self.changes = Changes()
+        self.held_row = ""
+        self.time = utc_now()
+        self.principal: Principal | None = None
+        self.error: EspalierError | None = None
+        self.answer: Message | None = None
+        self.over = False
+        self._id = ""
+        self._request = request
+        self._request_id = ""
+
+    def opened(self, session: Session) -> None:
+        """Reads what the transaction changes."""
+        if not self.over:
+            self.changes.watch(session)
+
+    def closing(self, session: Session) -> None:
+        """Writes the event with the call's first transaction that changes anything, held until the call is over."""
+        if self.over or self.held_row:
+            return
+        session.flush()
+        self.note_caller()
+        if session.scalar(text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")):
+            row = outbox.record(session, self.event(), subject=subject_of(self.service), held=True)
+            session.info[_HELD_ROW] = row
+
+    def committed(self, session: Session) -> None:
+        """The event is safe from now on, whatever becomes of the process."""
+        self.held_row = session.info.get(_HELD_ROW, self.held_row)
+
+    def note_caller(self) -> None:
+        """Takes who calls, from where, out of the context of the running call."""
+        self.principal = find_principal()
+        self.address = current_client().address
+        self._request_id = current_request_id()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the call, as it ended, belongs into the audit log."""
+        if self.error is None:
+            return self.rule.tells
+        if self.error.code in REFUSALS or self.held_row:
+            return True
+        return self.rule.tells and self.error.code not in UNTOLD
+
+    def event(self) -> audit_pb2.AuditEvent:
+        """The event as far as it is known."""
+        self._id = self._id or new_id()
+        event = audit_pb2.AuditEvent(
+            id=self._id,
+            service=self.service,
+            action=self.rule.action,
+            target=self.rule.target(self._request, self.answer),
+            result=self._result(),
+            reason=self.error.reason if self.error else "",
+            address=storable(self.address)[:100],
+            request_id=self._request_id,
+            before=to_json(self.changes.before),
+            after=to_json(self.changes.after_all() or masked_message(self._request)),
+        )
+        event.time.FromDatetime(self.time)
+        if self.principal is not None:
+            event.actor_id, event.actor_name = self.principal.subject, self.principal.name
+        elif isinstance(name := getattr(self._request, "username", None), str):
+            # Who tries to sign in; nobody has vouched for him.
+            event.actor_name = storable(name)[:64]
+        return event
+
+    def _result(self) -> "audit_pb2.AuditResult.ValueType":
+        if self.error is None:
+            return DONE
+        return REFUSED if self.error.code in REFUSALS else FAILED
