@@ -68,7 +68,7 @@ def test_a_service_has_only_what_it_needs_in_its_own_name(roles: Roles) -> None:
     registry = roles.service_rights("model-registry").permissions
 
     assert registry == {name for name in ALL if name.startswith("training.workloads.")} | {"training.runs.get"}
-    assert roles.service_rights("chat").permissions == {"models.deployments.use"}
+    assert roles.service_rights("chat").permissions == {"models.deployments.use", "auth.usage.reserve"}
     assert roles.service_rights("eval").permissions == frozenset()
 
 

@@ -26,6 +26,9 @@ _RESERVED = (
     "auth.revocations.*",
     "auth.settings.*",
     "auth.banners.*",
+    "auth.usage.*",
+    "auth.quotas.*",
+    "auth.statistics.*",
     "training.workloads.*",
 )
 _READS = ("*.get", "*.list")
@@ -37,7 +40,8 @@ _OF_EVERY_SERVICE = ("auth.revocations.list",)
 # What a service may do in its own name besides. Everything else it does with the token of the user who called it.
 _SERVICE_PERMISSIONS = {
     "model-registry": ("training.workloads.*", "training.runs.get"),
-    "chat": ("models.deployments.use",),
+    "chat": ("models.deployments.use", "auth.usage.reserve"),
+    "training-orchestrator": ("auth.usage.reserve",),
 }
 
 
