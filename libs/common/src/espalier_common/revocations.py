@@ -1,7 +1,7 @@
 """What ends before it expires: tokens of disabled users, changed roles, ended sessions and deleted API keys.
 
-Each process asks auth every other second and keeps the whole list, so that what is decided at auth holds everywhere within
-five seconds, for verdicts that are cached and for streams that are open too.
+Each process asks auth every other second and keeps the whole list, so that what is decided at auth holds everywhere
+within five seconds, for verdicts that are cached and for streams that are open too.
 
 While auth does not answer, what is known stays in force. After `grace` seconds without an answer nobody can say whether
 a caller was shut out meanwhile: people may still read, and change nothing until auth is back (`is_stale`).

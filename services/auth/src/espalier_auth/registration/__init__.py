@@ -1,0 +1,1 @@
+"""Ways into the platform besides a password that an administrator gave."""

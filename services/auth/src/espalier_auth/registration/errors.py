@@ -1,0 +1,72 @@
+"""What registration refuses, one line each."""
+
+from espalier_common.errors import FailedPrecondition, NotFound, ResourceExhausted
+
+
+class RegistrationClosed(FailedPrecondition):
+    reason = "REGISTRATION_CLOSED"
+
+    def __init__(self) -> None:
+        super().__init__("Nobody can register here; ask an administrator for an account.")
+
+
+class InvitationNeeded(FailedPrecondition):
+    reason = "INVITATION_NEEDED"
+
+    def __init__(self) -> None:
+        super().__init__("Registering here needs an invitation; ask an administrator for one.")
+
+
+class InvalidInvitation(FailedPrecondition):
+    """Unknown, used, expired or taken back: told apart nowhere."""
+
+    reason = "INVALID_INVITATION"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The invitation is not valid: it was used, has expired or was taken back. Ask for a new one."
+        )
+
+
+class InvalidResetLink(FailedPrecondition):
+    """Unknown, used, expired or replaced: told apart nowhere."""
+
+    reason = "INVALID_RESET_LINK"
+
+    def __init__(self) -> None:
+        super().__init__("The link is not valid: it was used or has expired. Ask for another one.")
+
+
+class InvitationNotFound(NotFound):
+    reason = "INVITATION_NOT_FOUND"
+
+    def __init__(self, id: str) -> None:
+        super().__init__("invitation", id)
+
+
+class PublicUrlMissing(FailedPrecondition):
+    reason = "PUBLIC_URL_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__("Links need the address that browsers use: set ESPALIER_PUBLIC_URL for auth.")
+
+
+class MailNotConfigured(FailedPrecondition):
+    reason = "MAIL_NOT_CONFIGURED"
+
+    def __init__(self) -> None:
+        super().__init__("This platform sends no mail; ask an administrator for a link with which to set a password.")
+
+
+class PasswordElsewhere(FailedPrecondition):
+    reason = "PASSWORD_ELSEWHERE"
+
+    def __init__(self) -> None:
+        super().__init__("This user signs in with an identity provider and has no password here.")
+
+
+class TooManyRequests(ResourceExhausted):
+    reason = "TOO_MANY_REQUESTS"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("Too many tries from your address; wait a while.", retry_after=max(1.0, seconds))

@@ -1,0 +1,81 @@
+"""Every query about invitations and links for a new password."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from espalier_auth.models import User
+from espalier_auth.registration.models import Invitation, PasswordReset
+from espalier_common.pagination import Page, PageRequest, paginate
+
+
+def find_open_invitation(session: Session, token_hash: bytes, now: datetime) -> Invitation | None:
+    """The invitation, if it can still be used."""
+    found = select(Invitation).where(Invitation.token_hash == token_hash, *_open(now))
+    return session.scalars(found).one_or_none()
+
+
+def use_invitation(session: Session, token_hash: bytes, now: datetime) -> Invitation | None:
+    """Marks the invitation used; of any number of callers one gets it."""
+    statement = (
+        update(Invitation)
+        .where(Invitation.token_hash == token_hash, *_open(now))
+        .values(used_at=now)
+        .returning(Invitation)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    return session.scalars(statement).one_or_none()
+
+
+def list_open_invitations(session: Session, now: datetime, page: PageRequest) -> Page[Invitation]:
+    """Those that can still be used, the newest first."""
+    order = (Invitation.created_at.desc(), Invitation.id.desc())
+    return paginate(session, select(Invitation).where(*_open(now)), order=order, page=page)
+
+
+def delete_open_invitation(session: Session, invitation_id: str, now: datetime) -> bool:
+    """Takes an invitation back; False when there is none that could be used."""
+    statement = delete(Invitation).where(Invitation.id == invitation_id, *_open(now)).returning(Invitation.id)
+    return session.scalars(statement).one_or_none() is not None
+
+
+def find_users_to_mail(session: Session, login: str) -> Sequence[User]:
+    """Who may get a link: has this name or this address, an address at all, and a password here."""
+    wanted = or_(User.username == login, User.email == login)
+    users = select(User).where(wanted, User.email != "", User.disabled.is_(False), User.identity_provider == "")
+    return session.scalars(users.order_by(User.id).limit(5)).all()
+
+
+def count_resets(session: Session, user_id: str, *, since: datetime) -> int:
+    """Links that the user got since."""
+    count = select(func.count()).where(PasswordReset.user_id == user_id, PasswordReset.created_at > since)
+    return session.scalars(count).one()
+
+
+def find_open_reset(session: Session, token_hash: bytes, now: datetime) -> PasswordReset | None:
+    """The link, if it can still be used."""
+    live = (PasswordReset.token_hash == token_hash, PasswordReset.expires_at > now)
+    return session.scalars(select(PasswordReset).where(*live)).one_or_none()
+
+
+def use_reset(session: Session, token_hash: bytes, now: datetime) -> str | None:
+    """Uses the link up and gives its user's id; of any number of callers one gets it."""
+    live = (PasswordReset.token_hash == token_hash, PasswordReset.expires_at > now)
+    return session.scalars(delete(PasswordReset).where(*live).returning(PasswordReset.user_id)).one_or_none()
+
+
+def delete_resets_of(session: Session, user_id: str) -> None:
+    """Lets no other link of this user work."""
+    session.execute(delete(PasswordReset).where(PasswordReset.user_id == user_id))
+
+
+def delete_overdue(session: Session, before: datetime) -> None:
+    """Forgets invitations and links that expired before this moment."""
+    session.execute(delete(Invitation).where(Invitation.expires_at < before))
+    session.execute(delete(PasswordReset).where(PasswordReset.expires_at < before))
+
+
+def _open(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (Invitation.used_at.is_(None), Invitation.expires_at > now)

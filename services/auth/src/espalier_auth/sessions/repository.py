@@ -1,0 +1,96 @@
+"""Every query about live sessions and about what was taken back."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from espalier_auth.models import LoginSession, User
+from espalier_auth.sessions.models import Revocation
+
+# No token of ours lives longer (15 min is the most that a verifier accepts), with room for clocks that differ.
+TOKENS_LIVE = timedelta(minutes=20)
+
+
+def revoke_tokens_before(session: Session, subject: str, moment: datetime) -> None:
+    """Takes back a user's tokens that were issued before this moment, on every service within seconds."""
+    _put(session, [subject], not_before=moment, now=moment)
+
+
+def revoke_tokens(session: Session, subjects: Sequence[str], now: datetime) -> None:
+    """Takes back all tokens of sessions or API keys that are over, whenever they were issued."""
+    _put(session, subjects, not_before=now + TOKENS_LIVE, now=now)
+
+
+def list_revocations(session: Session, now: datetime) -> Sequence[Revocation]:
+    """All that a live token could fall under."""
+    return session.scalars(select(Revocation).where(Revocation.created_at > now - TOKENS_LIVE)).all()
+
+
+def delete_revocations(session: Session, now: datetime) -> None:
+    """Forgets what no live token falls under."""
+    session.execute(delete(Revocation).where(Revocation.created_at <= now - TOKENS_LIVE))
+
+
+def list_live_sessions(session: Session, user_id: str, now: datetime) -> Sequence[LoginSession]:
+    """A user's sessions that go on, the last used first."""
+    used = func.coalesce(LoginSession.last_used_at, LoginSession.created_at)
+    live = select(LoginSession).where(
+        LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None), LoginSession.expires_at > now
+    )
+    return session.scalars(live.order_by(used.desc(), LoginSession.id)).all()
+
+
+def end_live_sessions(
+    session: Session, user_id: str, *, now: datetime, only: str | None = None, but: str | None = None
+) -> list[str]:
+    """Ends sessions of a user at his own wish: one, or all but one; gives their ids."""
+    statement = (
+        update(LoginSession)
+        .where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None), LoginSession.expires_at > now)
+        .values(revoked_at=now, revoked_reason="ENDED_BY_USER")
+        .returning(LoginSession.id)
+        .execution_options(synchronize_session=False)
+    )
+    if only is not None:
+        statement = statement.where(LoginSession.id == only)
+    if but:
+        statement = statement.where(LoginSession.id != but)
+    return list(session.scalars(statement))
+
+
+def touch_session(session: Session, session_id: str, *, address: str, agent: str, now: datetime) -> bool:
+    """Notes the use of a session; False when it has ended meanwhile."""
+    statement = (
+        update(LoginSession)
+        .where(LoginSession.id == session_id, LoginSession.revoked_at.is_(None))
+        .values(last_used_at=now, address=address, agent=agent)
+        .returning(LoginSession.id)
+        .execution_options(synchronize_session=False)
+    )
+    return session.scalars(statement).one_or_none() is not None
+
+
+def has_signed_in_from(session: Session, username: str, address: str, *, since: datetime) -> bool:
+    """Whether somebody who knew the password used the account from this address lately."""
+    known = select(LoginSession.id).join(User, User.id == LoginSession.user_id)
+    known = known.where(User.username == username, LoginSession.address == address, LoginSession.created_at > since)
+    return session.scalars(known.limit(1)).first() is not None
+
+
+def _put(session: Session, subjects: Sequence[str], *, not_before: datetime, now: datetime) -> None:
+    if not subjects:
+        return
+    rows = [{"subject": subject, "not_before": not_before, "created_at": now} for subject in subjects]
+    added = insert(Revocation).values(rows)
+    session.execute(
+        added.on_conflict_do_update(
+            index_elements=[Revocation.subject],
+            set_={
+                "not_before": func.greatest(Revocation.not_before, added.excluded.not_before),
+                "created_at": func.greatest(Revocation.created_at, added.excluded.created_at),
+            },
+        )
+    )

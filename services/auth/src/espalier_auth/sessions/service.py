@@ -1,0 +1,41 @@
+"""What people do with their signed-in devices. Each call is part of the caller's transaction."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy.orm import Session
+
+from espalier_auth.models import LoginSession
+from espalier_auth.sessions import repository
+from espalier_auth.sessions.errors import SessionNotFound
+from espalier_common.db import Database, utc_now
+from espalier_common.identity import Principal
+
+
+class Devices:
+    """The sessions of the signed-in user."""
+
+    def list(self, session: Session, owner: Principal) -> Sequence[LoginSession]:
+        """His live sessions, the last used first."""
+        return repository.list_live_sessions(session, owner.subject, utc_now())
+
+    def end(self, session: Session, session_id: str, *, owner: Principal) -> None:
+        """Ends one of them, with its access tokens. Raises SessionNotFound for one that is over, or another's."""
+        now = utc_now()
+        ended = repository.end_live_sessions(session, owner.subject, now=now, only=session_id)
+        if not ended:
+            raise SessionNotFound(session_id)
+        repository.revoke_tokens(session, ended, now)
+
+    def end_others(self, session: Session, owner: Principal) -> int:
+        """Ends all but the one that asks; gives their number."""
+        now = utc_now()
+        ended = repository.end_live_sessions(session, owner.subject, now=now, but=owner.session)
+        repository.revoke_tokens(session, ended, now)
+        return len(ended)
+
+
+def read_revocations(database: Database) -> Mapping[str, float]:
+    """As `Revocations` wants them: for auth itself, which needs nobody to ask."""
+    with database.transaction() as session:
+        found = repository.list_revocations(session, utc_now())
+    return {item.subject: item.not_before.timestamp() for item in found}

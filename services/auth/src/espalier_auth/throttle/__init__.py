@@ -1,0 +1,1 @@
+"""Slows down who guesses passwords, and locks nobody out."""
