@@ -6,8 +6,9 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from espalier.auth.v1 import audit_pb2
+from espalier.auth.v1 import audit_pb2, oidc_pb2
 from espalier.auth.v1 import audit_pb2_grpc as audit_grpc
+from espalier.auth.v1 import oidc_pb2_grpc as oidc_grpc
 from espalier.auth.v1 import resources_pb2 as auth_resources
 from espalier.auth.v1 import service_pb2 as auth_pb2
 from espalier.auth.v1 import service_pb2_grpc as auth_grpc
@@ -92,6 +93,16 @@ class AuthFake(_Recorder):
     def _pair(self, refresh: str) -> Any:
         return auth_resources.TokenPair(
             access_token=self.access_token, refresh_token=refresh, token_type="Bearer", expires_in=600
+        )
+
+
+class OidcFake(_Recorder):
+    """One provider, which vouches for everybody."""
+
+    def FinishOidcLogin(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        return auth_resources.TokenPair(
+            access_token="access-o", refresh_token="refresh-o", token_type="Bearer", expires_in=600
         )
 
 
@@ -200,6 +211,7 @@ def new_fakes() -> dict[str, Any]:
     """One of each."""
     return {
         "auth": AuthFake(),
+        "oidc": OidcFake(),
         "users": UsersFake(),
         "runs": RunsFake(),
         "datasets": DatasetsFake(),
@@ -213,6 +225,7 @@ def servicers(fakes: dict[str, Any]) -> list[Any]:
     return [
         _entry(auth_grpc.add_AuthServiceServicer_to_server, fakes["auth"], auth_pb2, "AuthService"),
         _entry(auth_grpc.add_UserServiceServicer_to_server, fakes["users"], auth_pb2, "UserService"),
+        _entry(oidc_grpc.add_OidcServiceServicer_to_server, fakes["oidc"], oidc_pb2, "OidcService"),
         _entry(runs_grpc.add_RunServiceServicer_to_server, fakes["runs"], run_service_pb2, "RunService"),
         _entry(
             datasets_grpc.add_DatasetServiceServicer_to_server, fakes["datasets"], dataset_service_pb2, "DatasetService"

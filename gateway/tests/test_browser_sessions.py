@@ -42,6 +42,21 @@ async def test_a_login_with_cookie_answers_cookies_and_no_token_in_the_body(gate
     await client.aclose()
 
 
+async def test_a_sign_in_at_a_provider_answers_cookies_too(gateway: RunningGateway) -> None:
+    address = "/api/v1/auth/oidc/corporate:finish"
+    body = {"code": "c", "state": "s", "binding": "b"}
+    answer = await gateway.client.post(address, json={**body, "cookie": True})
+    assert (answer.json()["access_token"], answer.json()["refresh_token"]) == ("", "")
+    cookies = {each.partition("=")[0] for each in answer.headers.get_list("set-cookie")}
+    assert cookies >= {"espalier_access", "espalier_refresh", "espalier_csrf"}
+    gateway.client.cookies.clear()
+
+    answer = await gateway.client.post(address, json=body)
+    assert answer.json()["access_token"] == "access-o"
+    assert "set-cookie" not in answer.headers
+    assert gateway.fakes["oidc"].requests[0].provider == "corporate"
+
+
 async def test_behind_https_cookies_are_secure_and_bound_to_the_host(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(public_url="https://espalier.example.org")
     answer = await gateway.client.post(LOGIN, json={**ADA, "cookie": True})

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 request_id_var: ContextVar[str] = ContextVar("espalier_request_id", default="")
 
 _SECRET_WORDS = ("password", "secret", "token", "authorization", "api_key", "apikey", "cookie", "credential")
-# Counts of language tokens are no secrets.
-_NOT_SECRET = ("tokens", "token_count", "page_token")
+# Counts of language tokens are no secrets, nor are the settings of how long a secret is or lives.
+_NOT_SECRET = ("tokens", "token_count", "page_token", "password_min_length", "refresh_token_days")
 _REDACTED = "[redacted]"
 
 
