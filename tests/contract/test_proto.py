@@ -73,8 +73,9 @@ def test_every_rpc_has_a_route_or_is_for_services_alone() -> None:
     from google.api import annotations_pb2
 
     internal = {
+        "espalier.auth.v1.ApiKeyService/ExchangeApiKey",
         "espalier.auth.v1.AuthService/IssueServiceToken",
-        "espalier.auth.v1.QuotaService/ReserveUsage",
+        "espalier.auth.v1.GroupService/ListPeers",
         "espalier.auth.v1.RevocationService/ListRevocations",
         "espalier.auth.v1.QuotaService/ReserveUsage",
         "espalier.model_registry.v1.DeploymentService/ResolveEndpoint",

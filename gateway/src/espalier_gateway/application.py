@@ -7,9 +7,12 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from espalier_common.errors import Unavailable
-from espalier_common.identity import TokenVerifier, fetch_jwks
+from espalier_common.identity import ServiceIdentity, TokenVerifier
+from espalier_common.revocations import Revocations
+from espalier_common.rpc.server import open_verifier
 from espalier_common.uploads import UploadStore
 from espalier_gateway.callers import Callers
+from espalier_gateway.clients import Clients
 from espalier_gateway.console import Console, find_console
 from espalier_gateway.contract import read_contract
 from espalier_gateway.credentials import CookieNames, Credentials
@@ -25,14 +28,24 @@ from espalier_gateway.settings import GatewaySettings
 from espalier_gateway.transcoder import Transcoder
 from espalier_gateway.upstreams import Upstreams
 
+NAME = "gateway"
+
 
 class Gateway:
     """The application `app`, and what its process must do at the end: set `draining`, later call `close`."""
 
-    def __init__(self, app: ASGIApp, upstreams: Upstreams, draining: asyncio.Event) -> None:
+    def __init__(
+        self, app: ASGIApp, upstreams: Upstreams, draining: asyncio.Event, *, revocations: Revocations | None
+    ) -> None:
         self.app = app
         self.draining = draining
         self._upstreams = upstreams
+        self._revocations = revocations
+
+    async def run(self) -> None:
+        """What goes on beside the requests: keeping the list of the tokens that were taken back."""
+        if self._revocations is not None:
+            await self._revocations.run()
 
     async def close(self) -> None:
         """Closes the channels to the services."""
@@ -52,13 +65,16 @@ def build_gateway(
     upstreams = Upstreams(settings.services, call_seconds=settings.call_seconds)
     cookies = CookieNames.of(secure=settings.secure_cookies)
     credentials = Credentials(cookies)
-    callers = Callers(credentials, verifier or _verifier(settings))
+    identity = _identity(settings)
+    verifier = verifier or _verifier(settings, identity)
+    callers = Callers(credentials, verifier)
     store = UploadStore(settings.artifacts_url) if settings.artifacts_url else None
     transcoder = Transcoder(
         settings,
         routes=RouteTable(contract),
         upstreams=upstreams,
         credentials=credentials,
+        clients=Clients(settings, identity),
         streams=EventStreams(settings, draining=draining),
     )
     health = HealthPages(upstreams, draining=draining)
@@ -78,7 +94,7 @@ def build_gateway(
         redirect_slashes=False,
         default=_rest(transcoder, Console(console or find_console())),
     )
-    return Gateway(Edge(router, settings, observe=observe), upstreams, draining)
+    return Gateway(Edge(router, settings, observe=observe), upstreams, draining, revocations=verifier.revocations)
 
 
 def _rest(transcoder: Transcoder, console: Console) -> ASGIApp:
@@ -93,11 +109,15 @@ def _rest(transcoder: Transcoder, console: Console) -> ASGIApp:
     return answer
 
 
-def _verifier(settings: GatewaySettings) -> TokenVerifier:
-    address = settings.services.get("auth")
-    if address is None:
+def _identity(settings: GatewaySettings) -> ServiceIdentity | None:
+    address, secret = settings.services.get("auth"), settings.service_secret.get_secret_value()
+    return ServiceIdentity(address, name=NAME, secret=secret) if address and secret else None
+
+
+def _verifier(settings: GatewaySettings, identity: ServiceIdentity | None) -> TokenVerifier:
+    if "auth" not in settings.services:
         return TokenVerifier(_no_keys)
-    return TokenVerifier(fetch_jwks(address))
+    return open_verifier(settings, name=NAME, identity=identity)
 
 
 def _no_keys() -> list[dict[str, str]]:

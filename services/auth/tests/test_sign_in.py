@@ -36,9 +36,9 @@ async def test_an_access_token_says_all_that_services_check(auth: Any) -> None:
     assert (header["alg"], header["typ"]) == ("EdDSA", "at+jwt")
     assert header["kid"]
     assert set(claims) == {
-        "iss", "aud", "sub", "name", "kind", "roles", "permissions", "scope", "jti", "iat", "exp"
+        "iss", "aud", "sub", "sid", "name", "kind", "roles", "permissions", "scope", "narrower", "jti", "iat", "exp"
     }  # fmt: skip
-    assert claims["exp"] - claims["iat"] == 600
+    assert 599 < claims["exp"] - claims["iat"] <= 600
 
 
 async def test_unknown_user_wrong_password_and_disabled_user_get_the_same_answer(auth: Any) -> None:
@@ -126,7 +126,7 @@ async def test_a_service_gets_a_token_of_its_own_against_its_secret(start_auth: 
 
     principal = await asyncio.to_thread(auth.verifier().verify, token.access_token)
     assert (principal.subject, principal.kind) == ("chat", "service")
-    assert principal.permissions == {"models.deployments.use"}
+    assert principal.permissions == {"auth.revocations.list", "auth.usage.reserve", "models.deployments.use"}
 
 
 @pytest.mark.parametrize(("service", "secret"), [("chat", "wrong"), ("nobody", "the secret of chat"), ("eval", "x")])

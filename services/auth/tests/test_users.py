@@ -1,7 +1,6 @@
 """One's own account and the administration of others."""
 
 import asyncio
-import time
 from typing import Any
 
 import grpc
@@ -9,9 +8,8 @@ import grpc.aio
 import pytest
 from sqlalchemy import select
 
-from espalier.auth.v1 import events_pb2, resources_pb2, service_pb2
+from espalier.auth.v1 import access_pb2, access_pb2_grpc, events_pb2, resources_pb2, service_pb2
 from espalier_common.errors import EspalierError
-from espalier_common.identity import AUDIENCE, ISSUER
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.tables import outbox
 
@@ -150,17 +148,23 @@ async def test_the_last_administrator_stays(auth: Any, change: dict[str, Any], p
 
 
 async def test_two_administrators_who_disable_each_other_do_not_both_succeed(auth: Any) -> None:
-    admin = await auth.admin()
-    first = (await admin.GetMe(service_pb2.GetMeRequest())).user
-    for number in range(8):
-        second = await auth.create_user(f"mia{number}", roles=["admin"])
+    people = [await auth.create_user(name, roles=["admin"]) for name in ("mia", "ben")]
+    me = (await (await auth.admin()).GetMe(service_pb2.GetMeRequest())).user
+    mia, ben = [auth.users((await auth.login(name, "a quiet green lamp")).access_token) for name in ("mia", "ben")]
+    await _update_as(mia, resources_pb2.User(id=me.id, disabled=True), "disabled")
+    for _ in range(8):
         answers = await asyncio.gather(
-            *(_update_as(admin, resources_pb2.User(id=user.id, disabled=True), "disabled") for user in (first, second)),
+            *(
+                _update_as(stub, resources_pb2.User(id=user.id, disabled=True), "disabled")
+                for stub, user in ((mia, people[1]), (ben, people[0]))
+            ),
             return_exceptions=True,
         )
-        assert len([answer for answer in answers if isinstance(answer, resources_pb2.User)]) == 1
-        await _update_as(admin, resources_pb2.User(id=first.id), "disabled")
-        await _update_as(admin, resources_pb2.User(id=second.id, disabled=True), "disabled")
+        won = [isinstance(answer, resources_pb2.User) for answer in answers]
+        assert sorted(won) == [False, True]
+        winner, loser = (mia, people[1]) if won[0] else (ben, people[0])
+        await _update_as(winner, resources_pb2.User(id=loser.id), "disabled")
+        mia, ben = [auth.users((await auth.login(name, "a quiet green lamp")).access_token) for name in ("mia", "ben")]
 
 
 async def test_nobody_gives_or_touches_rights_above_his_own(auth: Any) -> None:
@@ -206,7 +210,9 @@ async def test_the_roles_are_told_with_their_permissions(auth: Any) -> None:
         ("trainer", "own"),
         ("tester", "own"),
         ("viewer", "all"),
+        ("auditor", "all"),
     ]
+    assert all(role.built_in for role in roles)
     assert all(role.description and role.permissions for role in roles)
 
 
@@ -215,7 +221,8 @@ async def test_other_services_are_told_of_new_and_changed_users(auth: Any) -> No
     await _update(auth, resources_pb2.User(id=user.id, disabled=True), "disabled")
 
     with auth.database.transaction() as session:
-        rows = session.execute(select(outbox).order_by(outbox.c.sequence)).all()
+        told = select(outbox).where(outbox.c.subject == events_pb2.UserChanged.DESCRIPTOR.full_name)
+        rows = session.execute(told.order_by(outbox.c.sequence)).all()
     events = [events_pb2.UserChanged.FromString(bytes(row.payload)) for row in rows]
     assert {row.subject for row in rows} == {"espalier.auth.v1.UserChanged"}
     assert [(event.username, list(event.roles), event.disabled, bool(event.changed_by)) for event in events] == [
@@ -244,15 +251,15 @@ async def _refusal(call: Any) -> EspalierError:
 
 
 async def _token_of_helper(auth: Any) -> str:
-    """Signed with auth's own key: the rights of a trainer and `auth.users.*`, on own data."""
-    from espalier_auth.keys import MasterKey, SigningKeys
-
-    trainer = (await (await auth.admin()).ListRoles(service_pb2.ListRolesRequest())).roles[1]
-    keys = SigningKeys(auth.database, MasterKey(auth.settings.master_key_bytes()))
-    now = int(time.time())
-    claims = {
-        "iss": ISSUER, "aud": AUDIENCE, "sub": "018f6e1c-0b0a-7c3e-9d5a-0242ac120002", "name": "helper",
-        "kind": "user", "roles": [], "permissions": [*trainer.permissions, "auth.users.*"], "scope": "own",
-        "jti": "1", "iat": now, "exp": now + 600,
-    }  # fmt: skip
-    return await asyncio.to_thread(keys.sign, claims, token_type="at+jwt")
+    """The rights of a trainer and the management of users, on own data."""
+    admin = await auth.admin()
+    manages = ["auth.users.create", "auth.users.get", "auth.users.list", "auth.users.update"]
+    role = resources_pb2.Role(name="helper", permissions=manages, scope="own")
+    roles = access_pb2_grpc.RoleServiceStub(auth.channel((await auth.login()).access_token))
+    await roles.CreateRole(access_pb2.CreateRoleRequest(role=role))
+    await admin.CreateUser(
+        service_pb2.CreateUserRequest(
+            user=resources_pb2.User(username="helper", roles=["helper", "trainer"]), password="a quiet green lamp"
+        )
+    )
+    return str((await auth.login("helper", "a quiet green lamp")).access_token)

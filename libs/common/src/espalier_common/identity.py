@@ -167,7 +167,7 @@ class TokenVerifier:
         Raises Unauthenticated for any that is not valid, Unavailable when auth cannot be asked.
         """
         if token.startswith(KEY_PREFIX) and self._api_keys:
-            return self._api_keys.verify(token)
+            return self.cached(token) or self._api_keys.verify(token)
         return self._verify_token(token)
 
     def _verify_token(self, token: str) -> Principal:
@@ -215,6 +215,15 @@ class TokenVerifier:
             self._verdicts[token] = principal
             while len(self._verdicts) > CACHE_SIZE:
                 self._verdicts.popitem(last=False)
+
+
+def require_fresh(verifier: TokenVerifier, principal: Principal) -> None:
+    """Lets nobody change anything while it is unknown whether he was shut out. Raises Unavailable.
+
+    Services go on: their own secrets are changed by a restart, and the work of the platform must not stand still.
+    """
+    if principal.kind == "user" and verifier.revocations is not None and verifier.revocations.is_stale():
+        raise Unavailable("Auth has not answered for a while, so nothing can be changed now; try again.", retry_after=5)
 
 
 def _read_once(part: str) -> dict[str, Any]:

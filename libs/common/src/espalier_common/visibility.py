@@ -1,4 +1,7 @@
-"""Whose data a caller sees: with scope `all` everybody's, else its own. What it may not see does not exist for it."""
+"""Whose data a caller sees: with scope `all` everybody's, with `group` that of its groups' members, else its own.
+
+What it may not see does not exist for it.
+"""
 
 from typing import Any
 
@@ -10,6 +13,8 @@ from espalier_common.identity import Principal
 
 def visible(owner_id: InstrumentedAttribute[str], principal: Principal) -> ColumnElement[Any]:
     """The condition of every select on behalf of a caller; `owner_id` is the column that names the owner."""
+    if principal.scope == "group" and principal.peers:
+        return owner_id.in_(sorted(principal.peers | {principal.subject}))
     return true() if principal.scope == "all" else owner_id == principal.subject
 
 
@@ -19,5 +24,7 @@ def private(owner_id: InstrumentedAttribute[str], principal: Principal) -> Colum
 
 
 def reaches(owner_id: str, principal: Principal) -> bool:
-    """Whether a thing that everybody sees is the caller's to change: its own, or with scope `all` any."""
+    """Whether a thing that everybody sees is the caller's to change: its own, its groups', or any."""
+    if principal.scope == "group" and owner_id in principal.peers:
+        return True
     return principal.scope == "all" or owner_id == principal.subject

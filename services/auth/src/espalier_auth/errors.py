@@ -6,7 +6,7 @@ AlreadyExists        UsernameTaken
 FailedPrecondition   LastAdmin
 PermissionDenied     AboveOwnRights · ForPeopleOnly
 InvalidArgument      InvalidUser · InvalidPassword
-ResourceExhausted    TooManySignIns
+ResourceExhausted    TooManySignIns · TooManyPasswordTries
 """
 
 from espalier_common.errors import (
@@ -83,6 +83,15 @@ class InvalidUser(InvalidArgument):
 
 class InvalidPassword(InvalidArgument):
     reason = "INVALID_PASSWORD"
+
+
+class TooManyPasswordTries(ResourceExhausted):
+    """Too many passwords failed from one address, or on one device; told without a word about any account."""
+
+    reason = "TOO_MANY_PASSWORD_TRIES"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("Too many wrong passwords; wait a while, then try again.", retry_after=max(1.0, seconds))
 
 
 class TooManySignIns(ResourceExhausted):

@@ -3,15 +3,33 @@
 import asyncio
 from datetime import timedelta
 
+from espalier_auth.keys import SigningKeys
+from espalier_auth.registration.repository import delete_overdue
 from espalier_auth.service import Sessions
-from espalier_common.db import Database
+from espalier_auth.throttle.repository import delete_old_tries
+from espalier_common.db import Database, utc_now
 from espalier_common.telemetry import get_logger
 
 INTERVAL = 3600.0  # seconds
+KEY_ROUND_SECONDS = 60.0
 # Kept for a while after their end, so that an administrator can still see why a session ended.
 KEPT_AFTER_END = timedelta(days=7)
+TRIES_KEPT = timedelta(hours=1)  # longer than they count
 
 _log = get_logger(__name__)
+
+
+class KeyRotation:
+    """Lets the signing keys grow old and be followed, looking once a minute."""
+
+    def __init__(self, keys: SigningKeys) -> None:
+        self._keys = keys
+
+    async def run(self) -> None:
+        """Runs as long as the process."""
+        while True:
+            await asyncio.to_thread(self._keys.rotate)
+            await asyncio.sleep(KEY_ROUND_SECONDS)
 
 
 class Housekeeping:
@@ -30,4 +48,6 @@ class Housekeeping:
 
     def _forget(self) -> int:
         with self._database.transaction() as session:
+            delete_old_tries(session, utc_now() - TRIES_KEPT)
+            delete_overdue(session, utc_now())
             return self._sessions.forget_ended(session, ended_for=KEPT_AFTER_END)

@@ -8,8 +8,10 @@ import base64
 import hashlib
 import secrets
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import jwt
@@ -21,8 +23,18 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from espalier_auth import repository
 from espalier_auth.models import SigningKey
-from espalier_common.db import Database
+from espalier_common.db import Database, utc_now
 from espalier_common.settings import SettingsError
+from espalier_common.telemetry import get_logger
+
+MAX_AGE = timedelta(days=30)
+# A service fetches the keys anew after five minutes at the latest, and then once in thirty seconds at most.
+LEAD = timedelta(minutes=6)
+# A process may sign with the former key until it looks again; what it signed lives ten minutes, and clocks differ.
+RELOAD_SECONDS = 30.0
+KEPT_AFTER_RETIREMENT = timedelta(seconds=RELOAD_SECONDS + 600 + 30)
+
+_log = get_logger(__name__)
 
 _NONCE_BYTES = 12
 
@@ -57,30 +69,55 @@ class _Signer:
 
 
 class SigningKeys:
-    """Signs tokens with the newest key and publishes all public ones. Thread-safe; loads at the first use."""
+    """Signs tokens with the newest key and publishes all public ones. Thread-safe; loads at the first use.
 
-    def __init__(self, database: Database, master_key: MasterKey) -> None:
+    A key is published first and signs LEAD later, when every service has it; then its predecessor only verifies, until
+    nothing lives that it signed. So nobody is signed out by a change of keys.
+    """
+
+    def __init__(self, database: Database, master_key: MasterKey, *, max_age: timedelta = MAX_AGE) -> None:
         self._database = database
         self._master_key = master_key
+        self._max_age = max_age
         self._signer: _Signer | None = None
+        self._reload_at = 0.0
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Opens the newest key; makes the first one. SettingsError when the master key does not open it."""
+        """Opens the key that signs now; makes the first one. SettingsError when the master key does not open it."""
         with self._lock:
-            if self._signer is None:
+            if self._signer is None or time.monotonic() >= self._reload_at:
                 with self._database.transaction() as session:
                     # Two processes that start together must agree on one key.
                     repository.lock_start(session)
-                    key = repository.find_current_key(session)
+                    key = repository.find_current_key(session, utc_now())
                     if key is None:
-                        key = self._make_key()
+                        key = self._make_key(signs_from=utc_now())
                         session.add(key)
-                    self._signer = self._open(key)
+                    if self._signer is None or self._signer.kid != key.kid:
+                        self._signer = self._open(key)
+                self._reload_at = time.monotonic() + RELOAD_SECONDS
+
+    def rotate(self, *, even_if_young: bool = False) -> None:
+        """Brings keys on their way: retires, forgets, and makes the next one when the present one is old enough."""
+        with self._database.transaction() as session:
+            repository.lock_start(session)
+            now = utc_now()
+            current = repository.find_current_key(session, now)
+            if current is None:
+                return
+            if repository.retire_keys_before(session, current):
+                _log.info("a new signing key signs", kid=current.kid)
+            repository.delete_retired_keys(session, now - KEPT_AFTER_RETIREMENT)
+            is_old = now - (current.signs_from or current.created_at) >= self._max_age
+            if (is_old or even_if_young) and repository.find_next_key(session, now) is None:
+                following = self._make_key(signs_from=now + LEAD)
+                session.add(following)
+                _log.info("the next signing key is published", kid=following.kid, signs_from=str(following.signs_from))
 
     def sign(self, claims: Mapping[str, Any], *, token_type: str) -> str:
         """A signed JWT with these claims."""
-        if self._signer is None:
+        if self._signer is None or time.monotonic() >= self._reload_at:
             self.load()
         signer = self._signer
         assert signer is not None  # noqa: S101  (load sets it or raises)
@@ -95,12 +132,18 @@ class SigningKeys:
         with self._database.transaction() as session:
             return [_jwk(key) for key in repository.list_keys(session)]
 
-    def _make_key(self) -> SigningKey:
+    def _make_key(self, *, signs_from: datetime) -> SigningKey:
         private_key = Ed25519PrivateKey.generate()
         public = private_key.public_key().public_bytes_raw()
         kid = base64.urlsafe_b64encode(hashlib.sha256(public).digest()[:16]).rstrip(b"=").decode()
         sealed = self._master_key.seal(private_key.private_bytes_raw(), bound_to=kid)
-        return SigningKey(kid=kid, public_key=public, sealed_private_key=sealed, master_key_id=self._master_key.id)
+        return SigningKey(
+            kid=kid,
+            public_key=public,
+            sealed_private_key=sealed,
+            master_key_id=self._master_key.id,
+            signs_from=signs_from,
+        )
 
     def _open(self, key: SigningKey) -> _Signer:
         if key.master_key_id != self._master_key.id:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by, array_agg
+from sqlalchemy import ForeignKey, Index, LargeBinary, func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
 from espalier_common.db import TYPES, Id, new_id, new_metadata, utc_now
@@ -44,7 +44,7 @@ class User(Base):
     identity_provider: Mapped[str] = mapped_column(default="", server_default="")
     # Ids of his groups, read with each user, so that whoever shows him can say them; None when he is in none.
     group_ids: Mapped[list[str] | None] = column_property(
-        select(array_agg(aggregate_order_by(GroupMember.group_id, GroupMember.group_id)))
+        select(func.array_agg(aggregate_order_by(GroupMember.group_id, GroupMember.group_id)))
         .where(GroupMember.user_id == id)
         .correlate_except(GroupMember)
         .scalar_subquery()
@@ -79,7 +79,11 @@ class LoginSession(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     revoked_at: Mapped[datetime | None]
-    # SIGNED_OUT, TOKEN_REUSED, PASSWORD_CHANGED or USER_DISABLED; empty while it lives.
+    # Where it was used last: address and user agent as the gateway tells them, and when it was refreshed.
+    address: Mapped[str] = mapped_column(default="", server_default="")
+    agent: Mapped[str] = mapped_column(default="", server_default="")
+    last_used_at: Mapped[datetime | None]
+    # SIGNED_OUT, TOKEN_REUSED, ENDED_BY_USER, PASSWORD_CHANGED, PASSWORD_RESET or USER_DISABLED; empty while it lives.
     revoked_reason: Mapped[str] = mapped_column(default="")
 
 
@@ -107,5 +111,7 @@ class SigningKey(Base):
     # Which master key sealed it, so that a wrong one is told from a damaged row.
     master_key_id: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    # From when on it signs: every service has fetched it by then. Unset for keys from before keys were rotated.
+    signs_from: Mapped[datetime | None]
     # Retired keys sign nothing more and verify what they signed until it has expired.
     retired_at: Mapped[datetime | None]

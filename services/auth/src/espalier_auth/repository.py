@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from espalier_auth.models import LoginSession, RefreshToken, SigningKey, User
-from espalier_auth.roles import ADMIN
 from espalier_common.pagination import Page, PageRequest, paginate
 
 # "auth": any number but that of the migrations, the same in all processes of auth.
@@ -19,16 +18,44 @@ def lock_start(session: Session) -> None:
     session.execute(select(func.pg_advisory_xact_lock(_START_LOCK)))
 
 
-def find_current_key(session: Session) -> SigningKey | None:
-    """The key that signs."""
-    newest = select(SigningKey).where(SigningKey.retired_at.is_(None)).order_by(SigningKey.created_at.desc()).limit(1)
-    return session.scalars(newest).one_or_none()
+def find_current_key(session: Session, now: datetime) -> SigningKey | None:
+    """The key that signs: the newest whose time has come."""
+    due = SigningKey.retired_at.is_(None) & (_signs_from() <= now)
+    return session.scalars(select(SigningKey).where(due).order_by(_signs_from().desc()).limit(1)).one_or_none()
+
+
+def find_next_key(session: Session, now: datetime) -> SigningKey | None:
+    """The key that is published and will sign soon."""
+    return session.scalars(select(SigningKey).where(_signs_from() > now).limit(1)).first()
+
+
+def retire_keys_before(session: Session, current: SigningKey) -> int:
+    """Lets the keys that signed before this one only verify; gives their number."""
+    since = current.signs_from or current.created_at
+    statement = (
+        update(SigningKey)
+        .where(SigningKey.retired_at.is_(None), _signs_from() < since)
+        .values(retired_at=since)
+        .returning(SigningKey.kid)
+        .execution_options(synchronize_session=False)
+    )
+    return len(session.scalars(statement).all())
+
+
+def delete_retired_keys(session: Session, before: datetime) -> None:
+    """Forgets keys that were retired before this moment."""
+    session.execute(delete(SigningKey).where(SigningKey.retired_at < before))
 
 
 def list_keys(session: Session) -> Sequence[SigningKey]:
-    """All keys, the one that signs first."""
-    order = (SigningKey.retired_at.desc().nulls_first(), SigningKey.created_at.desc())
+    """All keys: the one that signs, retired ones, then the next."""
+    is_next = _signs_from() > func.now()
+    order = (is_next, SigningKey.retired_at.desc().nulls_first(), SigningKey.created_at.desc())
     return session.scalars(select(SigningKey).order_by(*order)).all()
+
+
+def _signs_from() -> ColumnElement[datetime]:
+    return func.coalesce(SigningKey.signs_from, SigningKey.created_at)
 
 
 def has_users(session: Session) -> bool:
@@ -53,10 +80,11 @@ def lock_user(session: Session, user_id: str) -> User | None:
     ).one_or_none()
 
 
-def lock_active_admins(session: Session) -> Sequence[User]:
-    """Administrators who can sign in, whom nobody else changes until the transaction ends."""
-    admins = select(User).where(User.roles.contains([ADMIN]), User.disabled.is_(False)).order_by(User.id)
-    return session.scalars(admins.with_for_update().execution_options(populate_existing=True)).all()
+def lock_user_as_he_is(session: Session, user_id: str) -> User | None:
+    """The user as the last change left him; he may be read by others, and changed once the transaction has ended."""
+    return session.scalars(
+        select(User).where(User.id == user_id).with_for_update(read=True).execution_options(populate_existing=True)
+    ).one_or_none()
 
 
 def list_users(session: Session, page: PageRequest) -> Page[User]:

@@ -11,19 +11,22 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.orm import Session
 
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
+from espalier_auth.access.rights import AccessRights
 from espalier_auth.email_addresses import find_email_violations
-from espalier_auth.errors import ForPeopleOnly, InvalidCredentials, InvalidPassword, InvalidRefreshToken, InvalidUser
+from espalier_auth.errors import ForPeopleOnly, InvalidPassword, InvalidRefreshToken, InvalidUser
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.models import User
 from espalier_auth.passwords import Passwords, find_weaknesses
-from espalier_auth.roles import Role, Roles
+from espalier_auth.roles import Role
 from espalier_auth.service import Continuation, NewUser, OwnChanges, Sessions, UserChanges, Users
+from espalier_auth.throttle.gate import Passed, PasswordGate
 from espalier_auth.tokens import AccessTokens
 from espalier_common.db import Database
 from espalier_common.errors import FieldViolation
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal, current_principal
 from espalier_common.pagination import Paginator
+from espalier_common.rpc.client import current_client
 from espalier_common.rpc.timestamps import timestamp
 
 
@@ -37,28 +40,33 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
         sessions: Sessions,
         users: Users,
         passwords: Passwords,
+        gate: PasswordGate,
         tokens: AccessTokens,
     ) -> None:
         self._database = database
         self._sessions = sessions
         self._users = users
         self._passwords = passwords
+        self._gate = gate
         self._tokens = tokens
 
     async def Login(self, request: service_pb2.LoginRequest, context: object) -> resources_pb2.TokenPair:
-        # Whoever is throttled is refused before his password is looked at, so that guessing costs us nothing.
-        user = await asyncio.to_thread(self._find_user, request.username.lower())
-        password_hash = user.password_hash if user else None
-        if not await self._passwords.verify(password_hash, request.password) or user is None:
-            raise InvalidCredentials
+        username = request.username.lower()
+        passed = await self._gate.sign_in(
+            lambda session: self._users.find_by_username(session, username),
+            username=username,
+            password=request.password,
+            address=current_client().address,
+            device_token=request.device_token,
+        )
         renewed_hash = None
-        if self._passwords.is_outdated(user.password_hash):
+        if self._passwords.is_outdated(passed.user.password_hash):
             renewed_hash = await self._passwords.hash(request.password)
-        return await asyncio.to_thread(self._begin_session, user, renewed_hash)
+        return await asyncio.to_thread(self._begin_session, passed, renewed_hash)
 
     def Refresh(self, request: service_pb2.RefreshRequest, context: object) -> resources_pb2.TokenPair:
         with self._database.transaction() as session:
-            continuation = self._sessions.renew(session, request.refresh_token)
+            continuation = self._sessions.renew(session, request.refresh_token, client=current_client())
         # Raised after the commit: the end of a session whose token came twice must stay.
         if continuation is None:
             raise InvalidRefreshToken
@@ -78,17 +86,29 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
         token = self._tokens.for_service(request.service, request.secret)
         return service_pb2.ServiceToken(access_token=token.text, expires_in=token.expires_in)
 
-    def _find_user(self, username: str) -> User | None:
-        with self._database.transaction() as session:
-            return self._users.find_by_username(session, username)
+    async def begin_session(self, user: User) -> resources_pb2.TokenPair:
+        """Begins a session of a user, as he was read when somebody else vouched for him. Raises InvalidCredentials."""
+        return await asyncio.to_thread(self._begin_vouched, user)
 
-    def _begin_session(self, user: User, renewed_hash: str | None) -> resources_pb2.TokenPair:
+    def _begin_vouched(self, user: User) -> resources_pb2.TokenPair:
         with self._database.transaction() as session:
-            continuation = self._sessions.begin(session, user, renewed_hash=renewed_hash)
+            continuation = self._sessions.begin(session, user, renewed_hash=None, client=current_client())
         return self._to_pair(continuation)
 
+    def _begin_session(self, passed: Passed, renewed_hash: str | None) -> resources_pb2.TokenPair:
+        with self._database.transaction() as session:
+            self._gate.throttle.passed(session, passed.ticket)
+            continuation = self._sessions.begin(
+                session, passed.user, renewed_hash=renewed_hash, client=current_client()
+            )
+        pair = self._to_pair(continuation)
+        pair.device_token = self._gate.device_tokens.issue(passed.user.id, device=passed.device)
+        return pair
+
     def _to_pair(self, continuation: Continuation) -> resources_pb2.TokenPair:
-        token = self._tokens.for_user(continuation.user)
+        token = self._tokens.for_user(
+            continuation.user, session_id=continuation.session_id, issued_at=continuation.issued_at
+        )
         return resources_pb2.TokenPair(
             access_token=token.text,
             refresh_token=continuation.refresh_token,
@@ -107,7 +127,8 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         *,
         users: Users,
         passwords: Passwords,
-        roles: Roles,
+        gate: PasswordGate,
+        access: AccessRights,
         first_admin: FirstAdmin,
         paginator: Paginator,
         minimum_length: Callable[[Session], int],
@@ -115,16 +136,19 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         self._database = database
         self._users = users
         self._passwords = passwords
-        self._roles = roles
+        self._gate = gate
+        self._access = access
         self._first_admin = first_admin
         self._paginator = paginator
         self._minimum_length = minimum_length
 
     def GetMe(self, request: service_pb2.GetMeRequest, context: object) -> service_pb2.Me:
+        caller = _person()
         with self._database.transaction() as session:
-            user = self._users.get(session, _person().subject)
-        rights = self._roles.rights(user.roles)
-        return service_pb2.Me(user=to_user(user), permissions=sorted(rights.permissions), scope=rights.scope)
+            user = self._users.get(session, caller.subject)
+            rights = self._access.of(session, user)
+        permissions = caller.permissions if caller.api_key else rights.permissions
+        return service_pb2.Me(user=to_user(user), permissions=sorted(permissions), scope=rights.scope)
 
     def UpdateMe(self, request: service_pb2.UpdateMeRequest, context: object) -> resources_pb2.User:
         changes = _read_own_changes(request)
@@ -132,12 +156,18 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
             return to_user(self._users.update_self(session, _person().subject, changes))
 
     async def ChangePassword(self, request: service_pb2.ChangePasswordRequest, context: object) -> Empty:
-        user = await asyncio.to_thread(self._get_user, _person().subject)
-        if not await self._passwords.verify(user.password_hash, request.current_password):
+        caller = _person()
+        passed = await self._gate.confirm(
+            lambda session: self._users.get(session, caller.subject),
+            session_id=caller.session or caller.subject,
+            password=request.current_password,
+        )
+        if passed is None:
             raise InvalidPassword(
                 "The current password is wrong.",
                 violations=[FieldViolation("current_password", "is not your password", "WRONG_PASSWORD")],
             )
+        user = passed.user
         await self._require_good_password(request.new_password, username=user.username, field="new_password")
         if request.new_password == request.current_password:
             found = FieldViolation("new_password", "is the one you have; choose another one", "SAME_PASSWORD")
@@ -149,8 +179,8 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     async def CreateUser(self, request: service_pb2.CreateUserRequest, context: object) -> resources_pb2.User:
         _require_username(request.user.username)
-        self._users.require_known_roles(request.user.roles, field="user.roles")
-        self._users.require_rights_of(request.user.roles, by=current_principal())
+        # Refused before the hash is worked out; asked once more when the user is added.
+        await asyncio.to_thread(self._check_roles, list(request.user.roles), current_principal())
         await self._require_good_password(request.password, username=request.user.username, field="password")
         new = NewUser(
             username=request.user.username,
@@ -173,13 +203,13 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     def UpdateUser(self, request: service_pb2.UpdateUserRequest, context: object) -> resources_pb2.User:
         changes = _read_changes(request)
-        if changes.roles is not None:
-            self._users.require_known_roles(changes.roles, field="user.roles")
         with self._database.transaction() as session:
             return to_user(self._users.update(session, request.user.id, changes, by=current_principal()))
 
     def ListRoles(self, request: service_pb2.ListRolesRequest, context: object) -> service_pb2.ListRolesResponse:
-        return service_pb2.ListRolesResponse(roles=[_to_role(role) for role in self._roles.all()])
+        with self._database.transaction() as session:
+            roles = self._access.roles(session)
+        return service_pb2.ListRolesResponse(roles=[role_message(role) for role in roles.values()])
 
     async def _require_good_password(self, password: str, *, username: str, field: str) -> None:
         minimum = await asyncio.to_thread(self._get_minimum_length)
@@ -189,6 +219,11 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
     def _get_minimum_length(self) -> int:
         with self._database.transaction() as session:
             return self._minimum_length(session)
+
+    def _check_roles(self, names: list[str], by: Principal) -> None:
+        with self._database.transaction() as session:
+            self._access.require_known(session, names, field="user.roles")
+            self._access.require_rights_of(session, names, by=by)
 
     def _get_user(self, user_id: str) -> User:
         with self._database.transaction() as session:
@@ -220,9 +255,14 @@ def to_user(user: User) -> resources_pb2.User:
     )
 
 
-def _to_role(role: Role) -> resources_pb2.Role:
+def role_message(role: Role) -> resources_pb2.Role:
+    """The role as it is told."""
     return resources_pb2.Role(
-        name=role.name, description=role.description, permissions=role.permissions, scope=role.scope
+        name=role.name,
+        description=role.description,
+        permissions=role.permissions,
+        scope=role.scope,
+        built_in=role.built_in,
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,21 +10,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from espalier_auth import repository
+from espalier_auth.access.rights import AccessRights
 from espalier_auth.errors import (
-    AboveOwnRights,
     InvalidCredentials,
-    InvalidUser,
-    LastAdmin,
     UsernameTaken,
     UserNotFound,
 )
 from espalier_auth.models import LoginSession, RefreshToken, User, UserChanged
-from espalier_auth.roles import ADMIN, Roles
+from espalier_auth.sessions.repository import delete_revocations, revoke_tokens, revoke_tokens_before, touch_session
 from espalier_auth.settings import SessionRules
 from espalier_common.db import utc_now
-from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
+from espalier_common.rpc.client import Client
 from espalier_common.telemetry import get_logger
 
 Publish = Callable[[Session, UserChanged], None]
@@ -39,6 +37,9 @@ class Continuation:
 
     user: User
     refresh_token: str
+    session_id: str
+    # Taken while the user was locked: whatever changes him later takes back the access tokens from before.
+    issued_at: float
 
 
 class Sessions:
@@ -47,7 +48,9 @@ class Sessions:
     def __init__(self, rules: Callable[[Session], SessionRules]) -> None:
         self._rules = rules
 
-    def begin(self, session: Session, checked: User, *, renewed_hash: str | None) -> Continuation:
+    def begin(
+        self, session: Session, checked: User, *, renewed_hash: str | None = None, client: Client | None = None
+    ) -> Continuation:
         """Signs in the user, as he was read when his password was checked; `renewed_hash` replaces an outdated hash.
 
         Raises InvalidCredentials when he is disabled, or his password changed since the check.
@@ -59,12 +62,19 @@ class Sessions:
             user.password_hash = renewed_hash
         now = utc_now()
         user.last_login_at = now
-        login = LoginSession(user_id=user.id, created_at=now, expires_at=now + self._rules(session).total)
+        place = client or Client()
+        login = LoginSession(
+            user_id=user.id,
+            created_at=now,
+            expires_at=now + self._rules(session).total,
+            address=place.address,
+            agent=place.agent,
+        )
         session.add(login)
         session.flush()
-        return Continuation(user, self._new_token(session, login, now))
+        return self._go_on(session, user, login, now)
 
-    def renew(self, session: Session, refresh_token: str) -> Continuation | None:
+    def renew(self, session: Session, refresh_token: str, *, client: Client | None = None) -> Continuation | None:
         """Exchanges a refresh token; None when it gives nothing.
 
         A used one seen again means that two hold it, one of them a thief: the whole session ends. That must be
@@ -77,22 +87,31 @@ class Sessions:
             _end_if_reused(session, token_hash, now)
             return None
         login = session.get_one(LoginSession, session_id)
-        user = repository.find_user(session, login.user_id)
+        user = repository.lock_user_as_he_is(session, login.user_id)
         if user is None or user.disabled:
             return None
-        return Continuation(user, self._new_token(session, login, now))
+        now, place = utc_now(), client or Client()
+        if not touch_session(session, login.id, address=place.address, agent=place.agent, now=now):
+            return None
+        return self._go_on(session, user, login, now)
 
     def end(self, session: Session, refresh_token: str) -> None:
         """Signs out. Does nothing for a token that is unknown, or empty."""
         login = repository.find_session_of_token(session, hash_token(refresh_token))
         if login is not None:
-            repository.revoke_session(session, login.id, reason="SIGNED_OUT", now=utc_now())
+            now = utc_now()
+            repository.revoke_session(session, login.id, reason="SIGNED_OUT", now=now)
+            revoke_tokens(session, [login.id], now)
 
     def forget_ended(self, session: Session, *, ended_for: timedelta) -> int:
         """Deletes sessions that ended so long ago that nobody asks for them; gives their number."""
         before = utc_now() - ended_for
         repository.delete_expired_tokens(session, before)
+        delete_revocations(session, utc_now())
         return repository.delete_ended_sessions(session, before)
+
+    def _go_on(self, session: Session, user: User, login: LoginSession, now: datetime) -> Continuation:
+        return Continuation(user, self._new_token(session, login, now), login.id, now.timestamp())
 
     def _new_token(self, session: Session, login: LoginSession, now: datetime) -> str:
         token = secrets.token_urlsafe(32)
@@ -106,12 +125,14 @@ class Sessions:
 
 @dataclass(frozen=True, kw_only=True)
 class NewUser:
-    """A user to create, with a password that somebody else chose for him."""
+    """A user to create; by default with a password that somebody else chose for him."""
 
     username: str
     display_name: str
     roles: list[str]
     password_hash: str
+    email: str = ""
+    password_change_required: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +155,8 @@ class OwnChanges:
 class Users:
     """Users and what they may do."""
 
-    def __init__(self, roles: Roles, publish: Publish) -> None:
-        self._roles = roles
+    def __init__(self, access: AccessRights, publish: Publish) -> None:
+        self._access = access
         self._publish = publish
 
     def get(self, session: Session, user_id: str) -> User:
@@ -154,15 +175,18 @@ class Users:
         return repository.list_users(session, page)
 
     def create(self, session: Session, new: NewUser, *, by: Principal | None) -> User:
-        """Adds a user; `by` is None for the platform itself. Raises UsernameTaken, AboveOwnRights."""
+        """Adds a user; `by` is None for the platform itself. Raises UsernameTaken, AboveOwnRights, InvalidUser."""
+        self._access.lock(session)
+        self._access.require_known(session, new.roles, field="user.roles")
         if by is not None:
-            self.require_rights_of(new.roles, by=by)
+            self._access.require_rights_of(session, new.roles, by=by)
         user = User(
             username=new.username,
             display_name=new.display_name,
             roles=sorted(set(new.roles)),
             password_hash=new.password_hash,
-            password_change_required=True,
+            email=new.email,
+            password_change_required=new.password_change_required,
         )
         session.add(user)
         try:
@@ -173,27 +197,28 @@ class Users:
         return user
 
     def update(self, session: Session, user_id: str, changes: UserChanges, *, by: Principal) -> User:
-        """Changes a user. Raises UserNotFound, AboveOwnRights, LastAdmin.
+        """Changes a user. Raises UserNotFound, InvalidUser, AboveOwnRights, LastAdmin.
 
         A disabled user's sessions end. A user with more rights than the caller is not the caller's to change.
         """
-        # Always locked first and in the same order: two administrators who demote each other must not both succeed.
-        admins = repository.lock_active_admins(session)
+        self._access.lock(session)
         user = repository.lock_user(session, user_id)
         if user is None:
             raise UserNotFound(user_id)
-        self.require_rights_of([*user.roles, *(changes.roles or ())], by=by)
+        self._access.require_known(session, changes.roles or (), field="user.roles")
+        held = {grant.role.name for grant in self._access.grants(session, user)}
+        self._access.require_rights_of(session, [*sorted(held), *(changes.roles or ())], by=by)
         if changes.display_name is not None:
             user.display_name = changes.display_name
         if changes.roles is not None:
             user.roles = sorted(set(changes.roles))
         if changes.disabled is not None:
             user.disabled = changes.disabled
-        is_active_admin = ADMIN in user.roles and not user.disabled
-        if [admin.id for admin in admins] == [user.id] and not is_active_admin:
-            raise LastAdmin(user.username)
+        self._access.require_an_admin(session, user.username)
         if user.disabled:
-            repository.revoke_sessions_of(session, user.id, reason="USER_DISABLED", now=utc_now())
+            end_all_sessions(session, user.id, reason="USER_DISABLED")
+        elif changes.roles is not None:
+            revoke_tokens_before(session, user.id, utc_now())
         self._publish(session, UserChanged(user, changed_by=by.subject))
         return user
 
@@ -216,26 +241,15 @@ class Users:
         if user is None or user.disabled or user.password_hash != checked.password_hash:
             raise InvalidCredentials
         user.change_password(new_hash)
-        repository.revoke_sessions_of(session, user.id, reason="PASSWORD_CHANGED", now=utc_now())
+        end_all_sessions(session, user.id, reason="PASSWORD_CHANGED")
         return user
 
-    def require_known_roles(self, names: Iterable[str], *, field: str) -> None:
-        """Raises InvalidUser, naming every role that does not exist."""
-        known = ", ".join(role.name for role in self._roles.all())
-        unknown = [
-            FieldViolation(f"{field}[{index}]", f"is no role; the roles are {known}", "UNKNOWN_ROLE")
-            for index, name in enumerate(names)
-            if self._roles.find(name) is None
-        ]
-        if unknown:
-            raise InvalidUser("A role of the user does not exist.", violations=unknown)
 
-    def require_rights_of(self, names: Iterable[str], *, by: Principal) -> None:
-        """Raises AboveOwnRights when a role reaches further than the caller's own rights."""
-        for name in names:
-            role = self._roles.find(name)
-            if role is not None and not role.is_within(by):
-                raise AboveOwnRights(name)
+def end_all_sessions(session: Session, user_id: str, *, reason: str) -> None:
+    """Ends a user's sessions, and takes back every access token that was issued until now. Lock the user before."""
+    now = utc_now()
+    repository.revoke_sessions_of(session, user_id, reason=reason, now=now)
+    revoke_tokens_before(session, user_id, now)
 
 
 def hash_token(token: str) -> bytes:
@@ -248,4 +262,5 @@ def _end_if_reused(session: Session, token_hash: bytes, now: datetime) -> None:
         return
     login = repository.find_session_of_token(session, token_hash)
     if login and repository.revoke_session(session, login.id, reason="TOKEN_REUSED", now=now):
+        revoke_tokens(session, [login.id], now)
         _log.warning("a used refresh credential came again, session ended", session_id=login.id, user_id=login.user_id)

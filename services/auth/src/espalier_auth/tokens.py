@@ -4,9 +4,9 @@ import hashlib
 import hmac
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from espalier_auth.errors import InvalidCredentials
 from espalier_auth.keys import SigningKeys
@@ -17,6 +17,7 @@ from espalier_common.identity import AUDIENCE, ISSUER, TOKEN_TYPE
 # Compared with for an unknown service, so that it takes as long as a known one.
 _NO_SERVICE = "0" * 64
 LIFETIME = 600  # seconds; services verify tokens alone, so a right taken away stays for this long at most
+KEY_LIFETIME = 60  # seconds; of what an API key is exchanged for
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,48 @@ class AccessToken:
     expires_in: int = LIFETIME
 
 
+class Access(Protocol):
+    """What somebody may do at this moment, and the roles that it comes from."""
+
+    @property
+    def rights(self) -> Rights: ...
+    @property
+    def role_names(self) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class _Bearer:
+    subject: str
+    name: str
+    kind: Literal["user", "service"]
+    roles: list[str]
+
+
 class AccessTokens:
     """Issues access tokens for users and for services."""
 
-    def __init__(self, keys: SigningKeys, *, roles: Roles, secret_hashes: Mapping[str, str]) -> None:
+    def __init__(
+        self, keys: SigningKeys, *, roles: Roles, access: Callable[[str], Access], secret_hashes: Mapping[str, str]
+    ) -> None:
         self._keys = keys
         self._roles = roles
+        self._access = access
         self._secret_hashes = secret_hashes
 
-    def for_user(self, user: User) -> AccessToken:
-        """A token with the rights that the user's roles give now."""
-        rights = self._roles.rights(user.roles)
-        return self._issue(subject=user.id, name=user.name, kind="user", roles=user.roles, rights=rights)
+    def for_user(self, user: User, *, session_id: str, issued_at: float) -> AccessToken:
+        """A token with the rights that the user's roles and groups give now. Reads them in a transaction of its own.
+
+        `issued_at` lies before the rights are read: a change after that moment takes the token back.
+        """
+        access = self._access(user.id)
+        bearer = _Bearer(user.id, user.name, "user", access.role_names)
+        return self._issue(bearer, access.rights, issued_at=issued_at, more={"sid": session_id})
+
+    def for_key(self, owner: User, rights: Rights, *, key_id: str, issued_at: float) -> AccessToken:
+        """A token for an API key, with the rights that the key has now; `issued_at` lies before they were read."""
+        bearer = _Bearer(owner.id, owner.name, "user", [])
+        of_key = {"api_key": key_id, "sid": key_id}
+        return self._issue(bearer, rights, issued_at=issued_at, lifetime=KEY_LIFETIME, more=of_key)
 
     def for_service(self, service: str, secret: str) -> AccessToken:
         """A token with the few rights that the service has in its own name. Raises InvalidCredentials."""
@@ -46,27 +77,34 @@ class AccessTokens:
         if not hmac.compare_digest(expected, hashlib.sha256(secret.encode()).hexdigest()):
             raise InvalidCredentials
         rights = self._roles.service_rights(service)
-        return self._issue(subject=service, name=service, kind="service", roles=[], rights=rights)
+        return self._issue(_Bearer(service, service, "service", []), rights, issued_at=int(time.time()))
 
     def public_keys(self) -> list[dict[str, str]]:
         """The keys that verify the tokens, as JWK mappings."""
         return self._keys.public()
 
     def _issue(
-        self, *, subject: str, name: str, kind: Literal["user", "service"], roles: list[str], rights: Rights
+        self,
+        bearer: _Bearer,
+        rights: Rights,
+        *,
+        issued_at: float,
+        lifetime: int = LIFETIME,
+        more: Mapping[str, str] | None = None,
     ) -> AccessToken:
-        now = int(time.time())
-        claims = {
+        claims: dict[str, object] = {
             "iss": ISSUER,
             "aud": AUDIENCE,
-            "sub": subject,
-            "name": name,
-            "kind": kind,
-            "roles": roles,
-            "permissions": sorted(rights.permissions),
+            "sub": bearer.subject,
+            "name": bearer.name,
+            "kind": bearer.kind,
+            "roles": bearer.roles,
+            "permissions": self._roles.folded(rights.permissions),
             "scope": rights.scope,
+            "narrower": {scope: self._roles.folded(names) for scope, names in rights.narrower().items()},
             "jti": uuid.uuid4().hex,
-            "iat": now,
-            "exp": now + LIFETIME,
+            # With fractions of a second: a token from right after a change is told from one from right before it.
+            "iat": issued_at,
+            "exp": int(issued_at) + lifetime,
         }
-        return AccessToken(self._keys.sign(claims, token_type=TOKEN_TYPE))
+        return AccessToken(self._keys.sign(claims | dict(more or {}), token_type=TOKEN_TYPE), lifetime)

@@ -1,22 +1,35 @@
 """What every call passes before and after its handler, in this order:
 
-request id → log and metrics → deadline → identity → permission → validation → handler → error mapping
+request id → log and metrics → deadline → identity → permission → validation → handler → error mapping → audit
 """
 
 import asyncio
 import contextvars
 import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
-from google.protobuf.descriptor import ServiceDescriptor
+from google.api import annotations_pb2  # type: ignore[import-untyped]
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
+from espalier_common.audit.rule import AuditRule, rule_of
 from espalier_common.errors import (
     EspalierError,
     Internal,
@@ -25,7 +38,9 @@ from espalier_common.errors import (
     Unauthenticated,
     Unavailable,
 )
-from espalier_common.identity import Principal, TokenVerifier, set_principal
+from espalier_common.group_peers import GroupPeers
+from espalier_common.identity import Principal, Revoked, TokenVerifier, find_principal, require_fresh, set_principal
+from espalier_common.rpc.client import Client, client_of, is_quick, set_client
 from espalier_common.rpc.context import AUTHORIZATION_HEADER, REQUEST_ID_HEADER, accept_request_id, header
 from espalier_common.rpc.permissions import AUTHENTICATED, PUBLIC, requirement, stream_rule
 from espalier_common.rpc.status import DETAILS_KEY, code_of, to_status, translate
@@ -34,6 +49,7 @@ from espalier_common.settings import SettingsError
 from espalier_common.telemetry import get_logger, request_id_var
 
 if TYPE_CHECKING:
+    from espalier_common.audit.trail import AuditTrail
     from espalier_common.rpc.metrics import RpcMetrics
 
 MAX_UNARY_SECONDS = 60.0
@@ -45,11 +61,22 @@ _Context = grpc.aio.ServicerContext
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """What the edge knows of one RPC: full name, requirement, whether its stream can be resumed by the client."""
+    """What the edge knows of one RPC: name, requirement, whether its stream can be resumed, whether it only reads."""
 
     name: str
     requires: str
     resumable: bool
+    reads: bool
+    audit: AuditRule
+
+
+class NotByApiKey(PermissionDenied):
+    """What concerns an account itself is done by its owner: a key can neither make keys nor change the password."""
+
+    reason = "NOT_BY_API_KEY"
+
+    def __init__(self) -> None:
+        super().__init__(AUTHENTICATED, "An API key cannot do this; sign in as its owner.")
 
 
 def plan_methods(services: Iterable[ServiceDescriptor]) -> dict[str, MethodPlan]:
@@ -64,8 +91,21 @@ def plan_methods(services: Iterable[ServiceDescriptor]) -> dict[str, MethodPlan]
             if method.client_streaming:
                 raise SettingsError(f"{method.full_name} takes a stream; RPCs of the platform take one request.")
             path = f"/{service.full_name}/{method.name}"
-            plans[path] = MethodPlan(method.full_name, requires, bool(stream_rule(method).resume))
+            plans[path] = MethodPlan(
+                method.full_name,
+                requires,
+                resumable=bool(stream_rule(method).resume),
+                reads=_reads(method),
+                audit=rule_of(method),
+            )
     return plans
+
+
+def _reads(method: MethodDescriptor) -> bool:
+    """It changes nothing: its route is a GET, or it has none and is named as one that reads."""
+    http = method.GetOptions().Extensions[annotations_pb2.http]
+    verb = http.WhichOneof("pattern")
+    return verb == "get" or (verb is None and method.name.startswith(("Get", "List", "Resolve")))
 
 
 class Edge(grpc.aio.ServerInterceptor):
@@ -79,12 +119,16 @@ class Edge(grpc.aio.ServerInterceptor):
         pool: Executor,
         draining: asyncio.Event,
         metrics: "RpcMetrics | None" = None,
+        trail: "AuditTrail | None" = None,
+        peers: GroupPeers | None = None,
     ) -> None:
         self._plans = plans
         self._verifier = verifier
+        self._peers = peers
         self._pool = pool
         self._draining = draining
         self._metrics = metrics
+        self._trail = trail
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -117,12 +161,13 @@ class Edge(grpc.aio.ServerInterceptor):
         invoke = handler if inspect.iscoroutinefunction(handler) else self._in_pool(handler)
 
         async def call(request: Any, context: _Context[Any, Any]) -> Any:
-            with self._observed(plan, context) as observed:
+            with self._observed(plan, request, context) as observed:
                 try:
                     remaining = context.time_remaining()
                     async with asyncio.timeout(min(remaining or MAX_UNARY_SECONDS, MAX_UNARY_SECONDS)):
                         await self._admit(plan, request, context, observed)
-                        return await invoke(request, context)
+                        observed.answer = await invoke(request, context)
+                        return observed.answer
                 except Exception as error:
                     await self._fail(error, context, observed)
 
@@ -130,18 +175,27 @@ class Edge(grpc.aio.ServerInterceptor):
 
     def _stream(self, plan: MethodPlan, handler: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: _Context[Any, Any]) -> AsyncIterator[Any]:
-            with self._observed(plan, context) as observed:
+            with self._observed(plan, request, context) as observed:
                 try:
                     await self._admit(plan, request, context, observed)
-                    messages = handler(request, context)
-                    if plan.resumable:
-                        messages = _until(self._draining, messages)
-                    async for message in messages:
+                    ends = self._ends(plan)
+                    async for message in _until(ends, handler(request, context)) if ends else handler(request, context):
                         yield message
                 except Exception as error:
                     await self._fail(error, context, observed)
 
         return call
+
+    def _ends(self, plan: MethodPlan) -> "list[_End]":
+        """What ends a stream besides itself."""
+        ends: list[_End] = []
+        if plan.resumable:
+            restarting = Unavailable("The service is restarting; resume the stream.", retry_after=1)
+            ends.append(_End(self._draining.wait, restarting, is_final=False))
+        principal, revocations = find_principal(), self._verifier.revocations
+        if principal is not None and revocations is not None:
+            ends.append(_End(partial(revocations.wait, principal), Revoked(), is_final=True))
+        return ends
 
     def _in_pool(self, handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         def invoke(request: Any, context: Any) -> Awaitable[Any]:
@@ -151,17 +205,35 @@ class Edge(grpc.aio.ServerInterceptor):
         return invoke
 
     async def _admit(self, plan: MethodPlan, request: Any, context: _Context[Any, Any], observed: "_Observed") -> None:
+        set_client(await self._client_of(context))
         principal = await self._identify(plan, context)
         set_principal(principal)
         observed.subject = principal.subject if principal else ""
-        if plan.requires not in {PUBLIC, AUTHENTICATED} and not (principal and principal.may(plan.requires)):
-            raise PermissionDenied(plan.requires)
+        if plan.requires not in {PUBLIC, AUTHENTICATED}:
+            if principal is None or not principal.may(plan.requires):
+                raise PermissionDenied(plan.requires)
+            set_principal(await self._reaching(principal.using(plan.requires)))
+        elif plan.requires == AUTHENTICATED and principal and principal.api_key and not plan.reads:
+            raise NotByApiKey
+        if principal and not plan.reads:
+            require_fresh(self._verifier, principal)
         if found := violations(request):
             first = found[0]
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise InvalidArgument(
                 f"The request is not valid: {first.field} {first.description}{more}.", violations=found
             )
+
+    async def _reaching(self, principal: Principal) -> Principal:
+        """The caller with those whose data it sees, where that takes its groups."""
+        if self._peers is None or principal.scope != "group":
+            return principal
+        return self._peers.cached(principal) or await asyncio.to_thread(self._peers.complete, principal)
+
+    async def _client_of(self, context: _Context[Any, Any]) -> Client:
+        metadata = tuple(_metadata(context))
+        read = partial(client_of, metadata, peer=context.peer() or "", verifier=self._verifier)
+        return read() if is_quick(metadata, self._verifier) else await asyncio.to_thread(read)
 
     async def _identify(self, plan: MethodPlan, context: _Context[Any, Any]) -> Principal | None:
         authorization = header(_metadata(context), AUTHORIZATION_HEADER) or ""
@@ -197,11 +269,12 @@ class Edge(grpc.aio.ServerInterceptor):
         await context.abort(code_of(answer), answer.message[:1024], tuple(trailing))
 
     @contextmanager
-    def _observed(self, plan: MethodPlan, context: _Context[Any, Any]) -> Iterator["_Observed"]:
+    def _observed(self, plan: MethodPlan, request: Any, context: _Context[Any, Any]) -> Iterator["_Observed"]:
         request_id = accept_request_id(header(_metadata(context), REQUEST_ID_HEADER))
         request_id_var.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
         observed = _Observed(plan.name)
+        recording = self._trail.begin(plan.audit, request) if self._trail is not None else None
         started = time.perf_counter()
         try:
             yield observed
@@ -214,6 +287,8 @@ class Edge(grpc.aio.ServerInterceptor):
         finally:
             seconds = time.perf_counter() - started
             observed.log(seconds)
+            if self._trail is not None and recording is not None:
+                self._trail.end(recording, answer=observed.answer, error=observed.error, cut=observed.cancelled)
             if self._metrics is not None:
                 self._metrics.observe(observed.rpc, observed.code, seconds)
 
@@ -226,6 +301,7 @@ class _Observed:
         self.subject = ""
         self.error: EspalierError | None = None
         self.cancelled = False
+        self.answer: Any = None
 
     @property
     def code(self) -> str:
@@ -246,23 +322,38 @@ def _metadata(context: _Context[Any, Any]) -> Iterable[tuple[str, str | bytes]]:
     return context.invocation_metadata() or ()
 
 
-async def _until(draining: asyncio.Event, messages: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
-    """The messages, until the server is told to stop: a client that can resume goes on at another replica, or later."""
-    stop = asyncio.ensure_future(draining.wait())
+@dataclass(frozen=True)
+class _End:
+    """When `comes` returns the stream ends with the error."""
+
+    comes: Callable[[], Coroutine[Any, Any, Any]]
+    error: EspalierError
+    is_final: bool  # not even a message that is there already goes out
+
+
+async def _until(ends: Sequence[_End], messages: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
+    """The messages, until one of the ends comes.
+
+    The server stops: a client that can resume goes on at another replica, or later. The caller's token is taken back:
+    he must not read on.
+    """
+    waiting = {asyncio.ensure_future(end.comes()): end for end in ends}
     pending: asyncio.Future[Any] | None = None
     try:
         while True:
             pending = asyncio.ensure_future(anext(messages))
-            await asyncio.wait({pending, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not pending.done():
-                raise Unavailable("The service is restarting; resume the stream.", retry_after=1)
+            await asyncio.wait({pending, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+            for future, end in waiting.items():
+                if future.done() and (end.is_final or not pending.done()):
+                    raise end.error
             try:
                 yield pending.result()
             except StopAsyncIteration:
                 return
     finally:
-        stop.cancel()
+        for future in waiting:
+            future.cancel()
         if pending is not None and not pending.done():
             pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)
+        await asyncio.gather(*waiting, *([pending] if pending is not None else []), return_exceptions=True)
         await messages.aclose()

@@ -18,13 +18,17 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 
-from espalier_common.identity import TokenVerifier, fetch_jwks
+from espalier_common.api_keys import exchange_at
+from espalier_common.group_peers import GroupPeers, fetch_peers
+from espalier_common.identity import ServiceIdentity, TokenVerifier, fetch_jwks
+from espalier_common.revocations import Revocations, fetch_revocations
 from espalier_common.rpc.channel import MAX_MESSAGE_BYTES
 from espalier_common.rpc.edge import Edge, plan_methods
 from espalier_common.settings import ServiceSettings, SettingsError, read_settings
 from espalier_common.telemetry import configure_logging, get_logger, serve_metrics
 
 if TYPE_CHECKING:
+    from espalier_common.audit.trail import AuditTrail
     from espalier_common.bus import Bus
     from espalier_common.db import Database
     from espalier_common.rpc.health import Health
@@ -58,6 +62,7 @@ class Service:
     `on_start` are plain functions run once, after the migrations and before the server listens.
     `threads` bounds the plain handlers that run at the same time. `on_drain` runs before calls get their time to end,
     for work that would not end by itself; `on_stop` runs after the last call.
+    `commands` are what the process can do instead of serving, such as `python -m espalier_auth rotate-keys`.
     """
 
     name: str
@@ -67,18 +72,22 @@ class Service:
     database: "Database | None" = None
     bus: "Bus | None" = None
     verifier: TokenVerifier | None = None
+    peers: GroupPeers | None = None
     background: Sequence[Background] = ()
     readiness: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
     on_start: Sequence[Callable[[], None]] = ()
     on_drain: Sequence[Background] = ()
     on_stop: Sequence[Background] = ()
+    commands: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     threads: int = 8
 
 
-def run(settings_type: type[Settings], build: Callable[[Settings], Service]) -> NoReturn:
-    """The `main` of a service: `python -m espalier_<name> [serve|migrate]`. Ends the process."""
+def run(
+    settings_type: type[Settings], build: Callable[[Settings], Service], *, commands: Sequence[str] = ()
+) -> NoReturn:
+    """The `main` of a service: `python -m espalier_<name> [serve|migrate|<one of its own>]`. Ends the process."""
     parser = argparse.ArgumentParser(prog=f"python -m {_package_run()}")
-    parser.add_argument("command", nargs="?", choices=["serve", "migrate"], default="serve")
+    parser.add_argument("command", nargs="?", choices=["serve", "migrate", *commands], default="serve")
     command: str = parser.parse_args().command
     try:
         service = build(read_settings(settings_type))
@@ -88,6 +97,8 @@ def run(settings_type: type[Settings], build: Callable[[Settings], Service]) -> 
         if command == "serve":
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(serve(service))
+        if command in service.commands:
+            service.commands[command]()
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(EXIT_CONFIG)
@@ -118,12 +129,16 @@ async def start(service: Service) -> "RunningService":
     draining = asyncio.Event()
     pool = ThreadPoolExecutor(service.threads, thread_name_prefix="rpc")
     stop_metrics = serve_metrics(service.settings.metrics_listen)
+    verifier = service.verifier or open_verifier(service.settings, name=service.name)
+    trail = _trail(service)
     edge = Edge(
         plan_methods(_descriptors(service)),
-        verifier=service.verifier or TokenVerifier(fetch_jwks(service.settings.address_of("auth"))),
+        verifier=verifier,
+        peers=service.peers or _peers(service),
         pool=pool,
         draining=draining,
         metrics=_metrics(service),
+        trail=trail,
     )
     server = grpc.aio.server(interceptors=[edge], options=SERVER_OPTIONS)
     for add, servicer, descriptor in service.servicers:
@@ -140,6 +155,8 @@ async def start(service: Service) -> "RunningService":
         server=server,
         health=health,
         draining=draining,
+        verifier=verifier,
+        trail=trail,
         closers=[stop_metrics, partial(pool.shutdown, wait=False, cancel_futures=True)],
     )
     await running.begin()
@@ -157,6 +174,8 @@ class RunningService:
         server: grpc.aio.Server,
         health: "Health",
         draining: asyncio.Event,
+        verifier: TokenVerifier,
+        trail: "AuditTrail | None",
         closers: Sequence[Callable[[], None]],
     ) -> None:
         self.port = port
@@ -164,12 +183,18 @@ class RunningService:
         self._server = server
         self._health = health
         self._draining = draining
+        self._revocations = verifier.revocations
+        self._trail = trail
         self._closers = closers
         self._tasks: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
         """Connects the bus and starts the background tasks; returns at once, all of them outlive failures."""
         calls: list[Background] = list(self._service.background)
+        if self._revocations is not None:
+            calls.append(self._revocations.run)
+        if self._trail is not None:
+            calls.append(self._trail.run)
         if self._service.bus is not None:
             await self._service.bus.start()
         self._tasks = [asyncio.create_task(_keep_running(call)) for call in calls]
@@ -187,6 +212,8 @@ class RunningService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for call in self._service.on_stop:
             await call()
+        if self._trail is not None:
+            await self._trail.close()
         if self._service.bus is not None:
             await self._service.bus.close()
         if self._service.database is not None:
@@ -205,6 +232,15 @@ class RunningService:
             await asyncio.sleep(READINESS_PAUSE if ready else 0.1)
 
 
+def open_verifier(settings: ServiceSettings, *, name: str, identity: ServiceIdentity | None = None) -> TokenVerifier:
+    """Checks tokens with auth's keys and against what auth took back, asked for in the name of this service."""
+    address = settings.address_of("auth")
+    secret = settings.service_secret.get_secret_value()
+    own = identity or ServiceIdentity(address, name=name, secret=secret)
+    revocations = Revocations(fetch_revocations(address, token=own.token))
+    return TokenVerifier(fetch_jwks(address), exchange=exchange_at(address), revocations=revocations)
+
+
 async def _keep_running(call: Background) -> None:
     pause = 0.5
     name = getattr(call, "__qualname__", repr(call))
@@ -219,6 +255,20 @@ async def _keep_running(call: Background) -> None:
         ran_well = asyncio.get_running_loop().time() - started > 60
         pause = 0.5 if ran_well else min(pause * 2, 30.0)
         await asyncio.sleep(pause)
+
+
+def _peers(service: Service) -> GroupPeers | None:
+    # Auth verifies with its own keys, and knows the groups without asking.
+    return None if service.verifier else GroupPeers(fetch_peers(service.settings.address_of("auth")))
+
+
+def _trail(service: Service) -> "AuditTrail | None":
+    """What is told goes through the outbox, so it takes a database, and a bus that the outbox is relayed to."""
+    if service.database is None or service.bus is None:
+        return None
+    from espalier_common.audit.trail import AuditTrail
+
+    return AuditTrail(service.database, service=service.name)
 
 
 def _readiness(service: Service) -> dict[str, Callable[[], bool]]:

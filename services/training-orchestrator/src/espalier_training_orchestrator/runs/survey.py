@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from espalier_common.artifacts import ArtifactStore
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal
+from espalier_common.visibility import reaches
 from espalier_training_orchestrator.datasets import repository as datasets
 from espalier_training_orchestrator.datasets.models import DatasetFile, DatasetVersion
 from espalier_training_orchestrator.runs import repository
@@ -69,7 +70,7 @@ class Survey:
         return {
             version.id: self._dataset(version)
             for version in versions.values()
-            if principal is None or principal.scope == "all" or version.owner_id == principal.subject
+            if principal is None or reaches(version.owner_id, principal)
         }
 
     def _dataset(self, version: DatasetVersion) -> DatasetFacts:

@@ -1,0 +1,39 @@
+"""What a user may do, and why: every permission with its scope and the roles it comes from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from espalier_auth import repository as users
+from espalier_auth.access.rights import AccessRights, Grant
+from espalier_auth.errors import UserNotFound
+from espalier_auth.roles import Rights
+from espalier_common.identity import Scope
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One permission of a user; without a scope he has it not."""
+
+    permission: str
+    scope: Scope | None
+    sources: Sequence[str]
+
+
+def explain(session: Session, user_id: str, *, access: AccessRights, permission: str = "") -> list[Explanation]:
+    """What this user may do, by name of the permission; only this permission when one is named. Raises UserNotFound.
+
+    A disabled user may do nothing, whatever roles he has.
+    """
+    user = users.find_user(session, user_id)
+    if user is None:
+        raise UserNotFound(user_id)
+    grants = [] if user.disabled else access.grants(session, user)
+    rights = Rights.of(grant.role for grant in grants)
+    names = [permission] if permission else access.built_in.grantable()
+    return [Explanation(name, rights.scope_of(name), _sources(grants, name)) for name in names]
+
+
+def _sources(grants: Sequence[Grant], permission: str) -> list[str]:
+    return [grant.source for grant in grants if permission in grant.role.permissions or "*" in grant.role.permissions]

@@ -1,0 +1,1 @@
+"""API keys: their owners' calls, and what they are worth."""

@@ -1,0 +1,129 @@
+"""Every query about roles, groups and API keys."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from espalier_auth.access.models import ApiKey, CustomRole, Group
+from espalier_auth.models import GroupMember, User
+from espalier_common.pagination import Page, PageRequest, paginate
+
+# "rights": any number but those of the migrations and of the start, the same in all processes of auth.
+_RIGHTS_LOCK = 0x726967687473
+
+
+def lock_rights(session: Session) -> None:
+    """Waits until nobody else changes who may do what, and reads it meanwhile; held until the transaction ends."""
+    session.execute(select(func.pg_advisory_xact_lock(_RIGHTS_LOCK)))
+
+
+def wait_for_rights(session: Session) -> None:
+    """Waits until no change of who may do what is under way; none begins until the transaction ends."""
+    session.execute(select(func.pg_advisory_xact_lock_shared(_RIGHTS_LOCK)))
+
+
+def list_custom_roles(session: Session) -> Sequence[CustomRole]:
+    """All roles that are not built in, by name."""
+    return session.scalars(select(CustomRole).order_by(CustomRole.name)).all()
+
+
+def find_custom_role(session: Session, name: str) -> CustomRole | None:
+    """The role of this name, as it is now."""
+    return session.get(CustomRole, name, populate_existing=True)
+
+
+def users_with_role(session: Session, name: str) -> Sequence[str]:
+    """Ids of the users who have the role, themselves or by a group."""
+    by_group = (
+        select(GroupMember.user_id).join(Group, Group.id == GroupMember.group_id).where(Group.roles.contains([name]))
+    )
+    return session.scalars(select(User.id).where(or_(User.roles.contains([name]), User.id.in_(by_group)))).all()
+
+
+def has_active_user_with_role(session: Session, name: str) -> bool:
+    """Whether anybody who can sign in has the role, himself or by a group."""
+    by_group = (
+        select(GroupMember.user_id).join(Group, Group.id == GroupMember.group_id).where(Group.roles.contains([name]))
+    )
+    having = or_(User.roles.contains([name]), User.id.in_(by_group))
+    return session.scalars(select(User.id).where(having, User.disabled.is_(False)).limit(1)).first() is not None
+
+
+def groups_with_role(session: Session, name: str) -> Sequence[Group]:
+    """The groups that have the role, by name."""
+    return session.scalars(select(Group).where(Group.roles.contains([name])).order_by(Group.name)).all()
+
+
+def groups_of(session: Session, user_id: str) -> Sequence[Group]:
+    """The groups of a user, by name."""
+    member = select(GroupMember.group_id).where(GroupMember.user_id == user_id)
+    return session.scalars(select(Group).where(Group.id.in_(member)).order_by(Group.name)).all()
+
+
+def peers_of(session: Session, user_id: str) -> Sequence[str]:
+    """Ids of all users in the groups of a user, his own among them when he is in one."""
+    groups = select(GroupMember.group_id).where(GroupMember.user_id == user_id)
+    return session.scalars(select(GroupMember.user_id).where(GroupMember.group_id.in_(groups)).distinct()).all()
+
+
+def find_group(session: Session, group_id: str) -> Group | None:
+    """The group of this id, as it is now."""
+    return session.get(Group, group_id, populate_existing=True)
+
+
+def list_groups(session: Session, page: PageRequest) -> Page[Group]:
+    """Groups by name."""
+    return paginate(session, select(Group), order=(Group.name.asc(),), page=page)
+
+
+def members_of(session: Session, group_ids: Iterable[str]) -> dict[str, list[str]]:
+    """Ids of the members of each of these groups, sorted."""
+    wanted = list(group_ids)
+    members: dict[str, list[str]] = {group_id: [] for group_id in wanted}
+    rows = select(GroupMember.group_id, GroupMember.user_id).where(GroupMember.group_id.in_(wanted))
+    for group_id, user_id in session.execute(rows.order_by(GroupMember.user_id)):
+        members[group_id].append(user_id)
+    return members
+
+
+def known_users(session: Session, user_ids: Iterable[str]) -> set[str]:
+    """Those of the ids that are a user's."""
+    return set(session.scalars(select(User.id).where(User.id.in_(list(user_ids)))))
+
+
+def remove_members(session: Session, group_id: str, user_ids: Iterable[str]) -> None:
+    """Takes users out of a group."""
+    session.execute(
+        delete(GroupMember)
+        .where(GroupMember.group_id == group_id, GroupMember.user_id.in_(list(user_ids)))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def find_key(session: Session, key_id: str) -> ApiKey | None:
+    """The API key of this id."""
+    return session.get(ApiKey, key_id)
+
+
+def list_keys(session: Session, user_id: str, page: PageRequest) -> Page[ApiKey]:
+    """The API keys of a user, newest first."""
+    query = select(ApiKey).where(ApiKey.user_id == user_id)
+    return paginate(session, query, order=(ApiKey.created_at.desc(), ApiKey.id.desc()), page=page)
+
+
+def count_keys(session: Session, user_id: str) -> int:
+    """How many API keys a user has."""
+    return session.scalars(select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id)).one()
+
+
+def note_use(session: Session, key_id: str, now: datetime) -> None:
+    """Remembers the minute of the last use; writes once a minute, however often the key is used."""
+    minute = now.replace(second=0, microsecond=0)
+    session.execute(
+        update(ApiKey)
+        .where(ApiKey.id == key_id, or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < minute))
+        .values(last_used_at=minute)
+        .execution_options(synchronize_session=False)
+    )

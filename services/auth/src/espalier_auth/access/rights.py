@@ -1,0 +1,125 @@
+"""What somebody may do: the union over his own roles and those of his groups, each permission with its scope.
+
+Whoever changes it (roles, groups, users) first takes the one lock of rights, so that all such changes happen one after
+the other: what was checked still holds when the change is committed, and two administrators who demote each other at
+the same moment do not both succeed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from sqlalchemy.orm import Session
+
+from espalier_auth import repository as users
+from espalier_auth.access import repository
+from espalier_auth.access.models import CustomRole
+from espalier_auth.errors import AboveOwnRights, InvalidUser, LastAdmin, UserNotFound
+from espalier_auth.models import User
+from espalier_auth.roles import ADMIN, Rights, Role, Roles
+from espalier_common.db import Database
+from espalier_common.errors import FieldViolation
+from espalier_common.identity import Principal, Scope
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One role of a user and where he has it from, such as "group vision: role tester"."""
+
+    role: Role
+    source: str
+
+
+@dataclass(frozen=True)
+class CurrentAccess:
+    """What a user may do at this moment."""
+
+    rights: Rights
+    role_names: list[str]
+
+
+class AccessRights:
+    """Who may do what, over built-in and custom roles."""
+
+    def __init__(self, built_in: Roles) -> None:
+        self.built_in = built_in
+
+    def roles(self, session: Session) -> dict[str, Role]:
+        """All roles by name, the built-in ones first."""
+        custom = repository.list_custom_roles(session)
+        return {role.name: role for role in (*self.built_in.all(), *map(to_role, custom))}
+
+    def grants(self, session: Session, user: User) -> list[Grant]:
+        """The user's roles, each as often as he has it. A role that is gone gives nothing."""
+        roles = self.roles(session)
+        named = [(name, f"role {name}") for name in user.roles]
+        for group in repository.groups_of(session, user.id):
+            named += [(name, f"group {group.name}: role {name}") for name in group.roles]
+        return [Grant(roles[name], source) for name, source in named if name in roles]
+
+    def of(self, session: Session, user: User) -> Rights:
+        """What the user may do now."""
+        return Rights.of(grant.role for grant in self.grants(session, user))
+
+    def now(self, database: Database, user_id: str) -> CurrentAccess:
+        """What the user may do, in a transaction of its own, after all changes under way. Raises UserNotFound."""
+        with database.transaction() as session:
+            repository.wait_for_rights(session)
+            user = users.find_user(session, user_id)
+            if user is None:
+                raise UserNotFound(user_id)
+            grants = self.grants(session, user)
+        return CurrentAccess(Rights.of(grant.role for grant in grants), sorted({grant.role.name for grant in grants}))
+
+    def require_known(self, session: Session, names: Iterable[str], *, field: str) -> None:
+        """Raises InvalidUser, naming every role that does not exist."""
+        roles = self.roles(session)
+        known = ", ".join(roles)
+        unknown = [
+            FieldViolation(f"{field}[{index}]", f"is no role; the roles are {known}", "UNKNOWN_ROLE")
+            for index, name in enumerate(names)
+            if name not in roles
+        ]
+        if unknown:
+            raise InvalidUser(
+                f"A role does not exist: {unknown[0].field} {unknown[0].description}.", violations=unknown
+            )
+
+    def require_rights_of(self, session: Session, names: Iterable[str], *, by: Principal) -> None:
+        """Raises AboveOwnRights when a role reaches further than the caller's rights, by his token or by now."""
+        wanted = list(names)
+        if not wanted:
+            return
+        roles, rights = self.roles(session), self.rights_of_caller(session, by)
+        for name in wanted:
+            role = roles.get(name)
+            if role is not None and not (role.is_within(by) and (rights is None or rights.covers(role))):
+                raise AboveOwnRights(name)
+
+    def rights_of_caller(self, session: Session, principal: Principal) -> Rights | None:
+        """What the caller may do now, whatever his token still says; None for a service, which has its token alone."""
+        if principal.kind == "service":
+            return None
+        user = users.find_user(session, principal.subject)
+        return Rights({}) if user is None or user.disabled else self.of(session, user)
+
+    def may_give(self, session: Session, role: Role, *, by: Principal) -> bool:
+        """Whether the caller himself has all that the role gives."""
+        rights = self.rights_of_caller(session, by)
+        return role.is_within(by) and (rights is None or rights.covers(role))
+
+    def lock(self, session: Session) -> None:
+        """Taken first by whoever changes rights; held until the transaction ends."""
+        repository.lock_rights(session)
+
+    def require_an_admin(self, session: Session, whom: str) -> None:
+        """After a change: raises LastAdmin, naming `whom`, when nobody who can sign in is an administrator any more."""
+        session.flush()
+        if not repository.has_active_user_with_role(session, ADMIN):
+            raise LastAdmin(whom)
+
+
+def to_role(custom: CustomRole) -> Role:
+    """A custom role in the form of the built-in ones."""
+    scope = cast(Scope, custom.scope)
+    return Role(custom.name, custom.description, tuple(custom.permissions), scope, built_in=False)
