@@ -5,8 +5,9 @@ import asyncio
 from starlette.requests import Request
 
 from espalier_common.errors import PermissionDenied, Unauthenticated
-from espalier_common.identity import Principal, TokenVerifier
+from espalier_common.identity import Principal, TokenVerifier, require_fresh
 from espalier_gateway.credentials import Credentials
+from espalier_gateway.exchange import SAFE_METHODS
 
 
 class Callers:
@@ -21,9 +22,12 @@ class Callers:
         token = self._credentials.token_of(request)
         if not token:
             raise Unauthenticated("Sign in first: the request carries no access token.")
-        if known := self._verifier.cached(token):
-            return known
-        return await asyncio.to_thread(self._verifier.verify, token)
+        principal = self._verifier.cached(token)
+        if principal is None:
+            principal = await asyncio.to_thread(self._verifier.verify, token)
+        if request.method not in SAFE_METHODS:
+            require_fresh(self._verifier, principal)
+        return principal
 
     async def permitted(self, request: Request, permission: str) -> Principal:
         """The caller, who has the permission. Raises PermissionDenied too."""

@@ -15,6 +15,7 @@ from espalier_gateway.exchange import SAFE_METHODS
 
 CSRF_HEADER = "x-csrf-token"
 # gRPC caps all metadata at 64 KiB; a token of ours has about 1 KiB.
+MAX_DEVICE_TOKEN_LENGTH = 512
 MAX_TOKEN_LENGTH = 8192
 
 
@@ -25,12 +26,13 @@ class CookieNames:
     access: str
     refresh: str
     csrf: str
+    device: str
 
     @classmethod
     def of(cls, *, secure: bool) -> "CookieNames":
         """`secure` is False only on loopback, where browsers refuse the prefix over plain http."""
         prefix = "__Host-" if secure else ""
-        return cls(*(f"{prefix}espalier_{name}" for name in ("access", "refresh", "csrf")))
+        return cls(*(f"{prefix}espalier_{name}" for name in ("access", "refresh", "csrf", "device")))
 
 
 class Credentials:
@@ -55,6 +57,11 @@ class Credentials:
         if token:
             self.check_csrf(request)
         return token if _is_token(token) else ""
+
+    def device_token_of(self, request: Request) -> str:
+        """What an earlier sign-in left, empty when there was none. It signs nobody in, so it needs no CSRF header."""
+        token = request.cookies.get(self.names.device, "")
+        return token if _is_token(token) and len(token) <= MAX_DEVICE_TOKEN_LENGTH else ""
 
     def check_csrf(self, request: Request) -> None:
         """The header must repeat the cookie, which no other site can read. Raises CsrfRefused."""

@@ -30,10 +30,12 @@ async def serve(settings: GatewaySettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.leave)
+    beside = asyncio.create_task(gateway.run())
     _log.info("ready", listen=settings.listen, port=listener.getsockname()[1], public_url=settings.origin)
     try:
         await server.serve(sockets=[listener])
     finally:
+        beside.cancel()
         await gateway.close()
         stop_metrics()
     _log.info("stopped")

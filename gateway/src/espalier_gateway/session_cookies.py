@@ -18,7 +18,10 @@ from espalier_common.errors import Unauthenticated
 from espalier_gateway.credentials import Credentials
 from espalier_gateway.settings import GatewaySettings
 
-_SIGN_INS = frozenset({"espalier.auth.v1.AuthService.Login", "espalier.auth.v1.OidcService.FinishOidcLogin"})
+DEVICE_SECONDS = 365 * 86_400  # it outlives the session: who signs in again is known by it
+
+_LOGIN = "espalier.auth.v1.AuthService.Login"
+_SIGN_INS = frozenset({_LOGIN, "espalier.auth.v1.OidcService.FinishOidcLogin"})
 _REFRESH = "espalier.auth.v1.AuthService.Refresh"
 _LOGOUT = "espalier.auth.v1.AuthService.Logout"
 
@@ -37,6 +40,8 @@ class SessionCookies:
         Raises CsrfRefused, and Unauthenticated when a refresh has no token at all.
         """
         if rpc in _SIGN_INS:
+            if rpc == _LOGIN and message.cookie and not message.device_token:
+                message.device_token = self._credentials.device_token_of(request)
             return bool(message.cookie)
         if rpc not in {_REFRESH, _LOGOUT} or message.refresh_token:
             return False
@@ -55,7 +60,9 @@ class SessionCookies:
             names.refresh: (reply.refresh_token, self._refresh_seconds),
             names.csrf: (secrets.token_urlsafe(24), self._refresh_seconds),
         }
-        reply.access_token = reply.refresh_token = ""
+        if reply.device_token:
+            lives[names.device] = (reply.device_token, DEVICE_SECONDS)
+        reply.access_token = reply.refresh_token = reply.device_token = ""
         return [self._cookie(name, value, seconds) for name, (value, seconds) in lives.items()]
 
     def removal(self) -> list[str]:

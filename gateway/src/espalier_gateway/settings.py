@@ -1,9 +1,10 @@
 """Settings of the gateway, on top of those that every service has."""
 
+from ipaddress import ip_network
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from espalier_common.settings import ServiceSettings, split_address
 
@@ -21,6 +22,10 @@ class GatewaySettings(ServiceSettings):
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
         description="JSON list of host names accepted in the Host header, besides loopback and the public URL's",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list of networks, such as 10.0.0.0/8, of the proxies whose X-Forwarded-For is believed",
     )
     docs: Literal["auto", "public", "signed-in", "off"] = Field(
         default="auto",
@@ -43,6 +48,16 @@ class GatewaySettings(ServiceSettings):
     refresh_cookie_seconds: int = Field(
         default=30 * 86_400, gt=0, description="life of the refresh cookie; the token in it may end sooner"
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{network!r} is no network such as 10.0.0.0/8: {error}") from error
+        return value
 
     @model_validator(mode="after")
     def _public_url_is_an_origin(self) -> Self:

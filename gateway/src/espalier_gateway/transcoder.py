@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from espalier_common.errors import Unauthenticated
 from espalier_common.rpc.permissions import PUBLIC
+from espalier_gateway.clients import Clients
 from espalier_gateway.contract import Binding
 from espalier_gateway.credentials import Credentials, metadata_of
 from espalier_gateway.errors import MethodNotAllowed
@@ -38,12 +39,14 @@ class Transcoder:
         routes: RouteTable,
         upstreams: Upstreams,
         credentials: Credentials,
+        clients: Clients,
         streams: EventStreams,
     ) -> None:
         self._settings = settings
         self._routes = routes
         self._upstreams = upstreams
         self._credentials = credentials
+        self._clients = clients
         self._streams = streams
         self._files = RowFiles(settings)
         self._sessions = SessionCookies(settings, credentials)
@@ -55,7 +58,10 @@ class Transcoder:
         exchange = exchange_of(scope)
         exchange.route = binding.rpc.full_name
         message = await self._read(binding, request, path)
-        metadata = metadata_of(self._token(binding, request), exchange.request_id)
+        metadata = [
+            *metadata_of(self._token(binding, request), exchange.request_id),
+            *self._clients.metadata(request),
+        ]
         if binding.streams:
             await self._stream(binding, message, metadata, request, send)
         else:

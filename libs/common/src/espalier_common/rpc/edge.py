@@ -228,7 +228,8 @@ class Edge(grpc.aio.ServerInterceptor):
         """The caller with those whose data it sees, where that takes its groups."""
         if self._peers is None or principal.scope != "group":
             return principal
-        return self._peers.cached(principal) or await asyncio.to_thread(self._peers.complete, principal)
+        known = self._peers.cached(principal)
+        return known if known is not None else await asyncio.to_thread(self._peers.complete, principal)
 
     async def _client_of(self, context: _Context[Any, Any]) -> Client:
         metadata = tuple(_metadata(context))
