@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class FakePlatform:
                 Route("/api/v1/training/runs", self.runs, methods=["GET", "POST"]),
                 Route("/api/v1/training/runs/{run}:watch", self.watch),
                 Route("/api/v1/files", self.files, methods=["POST"]),
+                Route("/api/v1/settings/{name}", self.setting, methods=["PATCH", "POST"]),
+                Route("/api/v1/banners", self.banner, methods=["POST"]),
             ]
         )
 
@@ -98,6 +101,25 @@ class FakePlatform:
             headers = {"content-length": str(len(text) + 100)}
             return StreamingResponse(iter([text]), media_type="text/event-stream", headers=headers)
         return Response(event(2, {"run": a_run(self.last_state, 10)}), media_type="text/event-stream")
+
+    async def setting(self, request: Request) -> Response:
+        body = await request.json()
+        self.bodies.append(body)
+        setting = {
+            "name": request.path_params["name"].removesuffix(":reset"),
+            "value": body.get("value", "90"),
+            "origin": "SETTING_ORIGIN_DATABASE" if body else "SETTING_ORIGIN_DEFAULT",
+            "variable": "ESPALIER_SESSION_DAYS",
+            "description": "Days.",
+            "allowed_values": [],
+            "minimum": 1,
+            "maximum": 3650,
+        }
+        return JSONResponse(setting)
+
+    async def banner(self, request: Request) -> Response:
+        self.bodies.append(await request.json())
+        return JSONResponse({"id": "b1", **self.bodies[-1]})
 
     async def files(self, request: Request) -> Response:
         size = 0
@@ -237,3 +259,25 @@ def test_interrupting_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     monkeypatch.setattr("espalier_client.commands.runs.open_api", interrupted)
     assert run(["runs", "list"]) == 130
+
+
+def test_a_setting_is_set_and_reset(platform: FakePlatform, signed_in: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["settings", "set", "auth.session_days", "30"]) == 0
+    assert run(["settings", "reset", "auth.session_days"]) == 0
+    assert platform.bodies == [{"value": "30"}, {}]
+    told = capsys.readouterr().out
+    assert "database" in told
+    assert "1 to 3650" in told
+
+
+def test_a_banner_is_made_with_its_times(
+    platform: FakePlatform, signed_in: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["banners", "create", "Back at [six]", "--kind", "maintenance", "--end", "2026-12-01T18:00+00:00"]
+    assert run(command) == 0
+    (body,) = platform.bodies
+    assert datetime.fromisoformat(body.pop("end_time")) == datetime(2026, 12, 1, 18, tzinfo=UTC)
+    assert body == {"text": "Back at [six]", "kind": "BANNER_KIND_MAINTENANCE"}
+    assert "Back at [six]" in capsys.readouterr().out
+    assert run([*command[:-1], "tomorrow"]) == 2
+    assert "--end must be a time" in capsys.readouterr().err

@@ -35,6 +35,13 @@ def test_only_auth_gets_the_master_key_and_it_knows_hashes_of_all_others(tmp_pat
     assert set(hashes) == {service.name for service in SERVICES} - {"auth"}
 
 
+def test_what_is_for_auth_alone_reaches_no_other_service() -> None:
+    operator = table.defaults({"gateway": 7000}) | {"ESPALIER_OIDC_PROVIDERS": "[…]", "ESPALIER_LOG_LEVEL": "debug"}
+    told_to = {service.name: table.meant_for(service, operator) for service in SERVICES}
+    assert [name for name, settings in told_to.items() if "ESPALIER_OIDC_PROVIDERS" in settings] == ["auth"]
+    assert {settings["ESPALIER_PUBLIC_URL"] for settings in told_to.values()} == {"http://127.0.0.1:7000"}
+
+
 def test_no_secret_of_the_caller_reaches_a_service() -> None:
     environment = {"ESPALIER_PASSWORD": "x", "ESPALIER_TOKEN": "y", "ESPALIER_LOG_LEVEL": "debug", "PYTHONPATH": "/z"}
     assert table.operator_settings(environment) == {"ESPALIER_LOG_LEVEL": "debug"}

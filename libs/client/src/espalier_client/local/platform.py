@@ -174,10 +174,10 @@ def _infrastructure(layout: Layout) -> list[tuple[str, Callable[[], bool]]]:
 
 def _start_services(told: Told, postgres: LocalPostgres, environment: Mapping[str, str], report: Report) -> list[str]:
     """Starts the services that do not run, or run with other settings. Gives their names."""
-    operator = table.operator_settings(environment)
+    operator = table.defaults(told.ports) | table.operator_settings(environment)
     due = []
     for service in table.SERVICES:
-        settings = operator | table.settings_of(service, told)
+        settings = table.meant_for(service, operator) | table.settings_of(service, told)
         record = processes.read_record(told.layout.record_file(service.name))
         if record is None or not processes.is_alive(record):
             due.append((service, settings))

@@ -71,6 +71,9 @@ NAMES = (POSTGRES, NATS, *(service.name for service in SERVICES))
 # What the command itself reads; no service sees it.
 OWN_VARIABLES = frozenset({"ESPALIER_SERVER", "ESPALIER_USERNAME", "ESPALIER_PASSWORD", "ESPALIER_TOKEN"})
 
+# What whoever calls the command sets for auth alone: secrets, or where they are.
+AUTH_VARIABLES = frozenset({"ESPALIER_ADMIN_PASSWORD", "ESPALIER_OIDC_PROVIDERS"})
+
 
 def settings_of(service: LocalService, told: Told) -> dict[str, str]:
     """The settings of a service; its record keeps their hash, so that a change of them starts it again."""
@@ -96,10 +99,20 @@ def addresses(ports: Mapping[str, int]) -> dict[str, str]:
     return {service.name: f"127.0.0.1:{ports[service.name]}" for service in SERVICES if service.name != GATEWAY}
 
 
+def defaults(ports: Mapping[str, int]) -> dict[str, str]:
+    """What counts for all services where whoever calls `espalier up` says nothing else."""
+    return {"ESPALIER_PUBLIC_URL": f"http://127.0.0.1:{ports[GATEWAY]}"}
+
+
 def operator_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """ESPALIER_… variables that whoever calls `espalier up` sets for all services, such as ESPALIER_LOG_LEVEL."""
     ours = OWN_VARIABLES | {"ESPALIER_HOME"} | {setting_of(name) for name in NAMES}
     return {name: value for name, value in environment.items() if name.startswith("ESPALIER_") and name not in ours}
+
+
+def meant_for(service: LocalService, operator: Mapping[str, str]) -> dict[str, str]:
+    """Those of the operator's settings that this service is told."""
+    return {name: value for name, value in operator.items() if service.name == "auth" or name not in AUTH_VARIABLES}
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
