@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from espalier_client.commands import chat, datasets, demo, models, platform, runs, sign_in, users
+from espalier_client.commands import (
+    audit,
+    banners,
+    chat,
+    datasets,
+    demo,
+    models,
+    platform,
+    quotas,
+    runs,
+    settings,
+    sign_in,
+    usage,
+    users,
+)
 from espalier_client.errors import ClientError
 from espalier_client.output import print_error, stderr
 
@@ -41,12 +55,15 @@ def build() -> typer.Typer:
         (sign_in.logout, people),
         (sign_in.whoami, people),
         (sign_in.password, people),
+        (usage.usage, people),
         (chat.chat, work),
     ):
         app.command(rich_help_panel=panel)(command)
     for name, group in {"datasets": datasets, "runs": runs, "models": models}.items():
         app.add_typer(group.app, name=name, rich_help_panel=work)
-    app.add_typer(users.app, name="users", rich_help_panel=people)
+    administration = {"users": users, "quotas": quotas, "settings": settings, "banners": banners, "audit": audit}
+    for name, group in administration.items():
+        app.add_typer(group.app, name=name, rich_help_panel=people)
     return app
 
 

@@ -113,6 +113,19 @@ class Api:
         for event in self._stream("POST", path, body=body):
             yield json.loads(event.data)
 
+    def download(self, path: str, **query: Any) -> Iterator[bytes]:
+        """A file in pieces. Raises Unavailable when it breaks off: what came is not whole then."""
+        self._renew_if_due()
+        timeout = httpx.Timeout(STREAM_SILENCE, connect=5.0)
+        try:
+            with self._http.stream("GET", path, params=query, headers=self._authorization(), timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise self._error(answer)
+                yield from answer.iter_bytes(CHUNK_BYTES)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
     def upload(self, path: Path, *, advance: Callable[[int], None]) -> str:
         """Uploads a file without holding it in memory. `advance` hears the bytes of each piece. Gives the upload id."""
 
