@@ -29,6 +29,11 @@ def deployment_id(api: Api, reference: str) -> str:
     return _id(reference, "deployment", lambda: deployments)
 
 
+def api_key_id(api: Api, reference: str) -> str:
+    """Id of one of one's own API keys."""
+    return _id(reference, "api-key", lambda: api.all("/api/v1/me/api-keys", "api_keys"))
+
+
 def dataset_id(api: Api, reference: str) -> str:
     """Id of a dataset."""
     return _id(reference, "dataset", lambda: api.all("/api/v1/training/datasets", "datasets"))
@@ -58,6 +63,18 @@ def model_version_id(api: Api, reference: str) -> str:
     if not wanted:
         raise NotFound(f"The model {name!r} has no version{' ' + number if number else ' yet'}.")
     return str(max(wanted, key=lambda item: int(item["version"]))["id"])
+
+
+def user_id(api: Api, reference: str) -> str:
+    """Id of a user, who is named by his username or id."""
+    return _id(
+        reference, "user", lambda: [{**one, "name": one["username"]} for one in api.all("/api/v1/users", "users")]
+    )
+
+
+def group_id(api: Api, reference: str) -> str:
+    """Id of a group."""
+    return _id(reference, "group", lambda: api.all("/api/v1/groups", "groups"))
 
 
 def _id(reference: str, what: str, items: Any) -> str:
