@@ -70,6 +70,8 @@ def now() -> int:
         {"permissions": [1]},
         {"name": None},
         {"exp": now() + 100_000},
+        {"exp": 10**400},
+        {"iat": now() + 0.5, "exp": 10**400},
         {"iat": now() - 3600, "exp": now() - 1800},
         {"iat": now() + 3600, "exp": now() + 3700},
     ],

@@ -177,7 +177,7 @@ class TokenVerifier:
             principal = _principal_of(self._decode(token), token)
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated("The access token has expired; refresh it or sign in again.") from error
-        except (jwt.PyJWTError, KeyError, TypeError, ValueError) as error:
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise Unauthenticated("The access token is not valid; sign in again.") from error
         if self._is_revoked(principal):
             raise Revoked

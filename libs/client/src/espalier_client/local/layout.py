@@ -60,7 +60,8 @@ class Layout:
         with disk_errors(self.home):
             for directory in private:
                 directory.mkdir(parents=True, exist_ok=True)
-            self.secrets_file.parent.chmod(0o700)
+                # Others of the machine pass through the home, as PostgreSQL's user must, and see nothing of this.
+                directory.chmod(0o700)
             for directory in (*private, self.home):
                 with tempfile.TemporaryFile(dir=directory):
                     pass
