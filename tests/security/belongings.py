@@ -31,6 +31,7 @@ def everything_of(api: Api, *, mark: str) -> Belongings:
     ids["evaluation"] = api.call("POST", "/api/v1/evaluations", evaluation)["id"]
     ids["model"] = api.call("POST", "/api/v1/models", {"name": f"model-{mark}"})["id"]
     ids["login_session"] = api.get("/api/v1/me/sessions")["sessions"][0]["id"]
+    ids["api_key"] = api.call("POST", "/api/v1/me/api-keys", {"name": f"key {mark}"})["id"]
     return found
 
 
