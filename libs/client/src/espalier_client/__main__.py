@@ -11,14 +11,17 @@ from typing import Annotated
 import typer
 
 from espalier_client.commands import (
+    api_keys,
     audit,
     banners,
     chat,
     datasets,
     demo,
+    groups,
     models,
     platform,
     quotas,
+    roles,
     runs,
     settings,
     sign_in,
@@ -61,7 +64,16 @@ def build() -> typer.Typer:
         app.command(rich_help_panel=panel)(command)
     for name, group in {"datasets": datasets, "runs": runs, "models": models}.items():
         app.add_typer(group.app, name=name, rich_help_panel=work)
-    administration = {"users": users, "quotas": quotas, "settings": settings, "banners": banners, "audit": audit}
+    administration = {
+        "api-keys": api_keys,
+        "users": users,
+        "groups": groups,
+        "roles": roles,
+        "quotas": quotas,
+        "settings": settings,
+        "banners": banners,
+        "audit": audit,
+    }
     for name, group in administration.items():
         app.add_typer(group.app, name=name, rich_help_panel=people)
     return app

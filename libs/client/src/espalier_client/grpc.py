@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from espalier.auth.v1.access_pb2_grpc import ApiKeyServiceStub, GroupServiceStub, RoleServiceStub
 from espalier.auth.v1.service_pb2_grpc import AuthServiceStub, UserServiceStub
 from espalier.chat.v1.service_pb2_grpc import ChatServiceStub
 from espalier.eval.v1.service_pb2_grpc import EvalServiceStub
@@ -28,6 +29,9 @@ class Connection:
     channel: grpc.Channel
     auth: AuthServiceStub
     users: UserServiceStub
+    roles: RoleServiceStub
+    groups: GroupServiceStub
+    api_keys: ApiKeyServiceStub
     datasets: DatasetServiceStub
     runs: RunServiceStub
     models: ModelServiceStub
@@ -59,6 +63,9 @@ def connect(address: str, token: str = "", *, root_certificates: bytes | None = 
         channel=channel,
         auth=AuthServiceStub(channel),
         users=UserServiceStub(channel),
+        roles=RoleServiceStub(channel),
+        groups=GroupServiceStub(channel),
+        api_keys=ApiKeyServiceStub(channel),
         datasets=DatasetServiceStub(channel),
         runs=RunServiceStub(channel),
         models=ModelServiceStub(channel),

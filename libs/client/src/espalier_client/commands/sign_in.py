@@ -87,7 +87,10 @@ def _me(me: dict[str, Any]) -> Any:
         ("user", user["username"]),
         ("id", user["id"]),
         ("roles", ", ".join(user["roles"])),
-        ("reaches", {"own": "own data", "all": "everybody's data"}.get(me["scope"], me["scope"])),
+        (
+            "reaches",
+            {"own": "own data", "group": "the groups' data", "all": "everybody's data"}.get(me["scope"], me["scope"]),
+        ),
         ("may", ", ".join(me["permissions"])),
     ]
     return table_of(("", ""), rows)

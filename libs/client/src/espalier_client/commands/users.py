@@ -1,4 +1,4 @@
-"""Users: create, list."""
+"""Users: create, list, explain."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from espalier_client.commands.sign_in import read_password
+from espalier_client.lookup import user_id
 from espalier_client.output import Output, OutputFormat, age, emit, table_of
 from espalier_client.session import Server, open_api
 
-app = typer.Typer(no_args_is_help=True, help="Create and list users.")
+app = typer.Typer(no_args_is_help=True, help="Create and list users, and tell what they may do.")
 
 
 @app.command()
@@ -35,6 +36,29 @@ def list_users(output: Output = OutputFormat.TABLE, server: Server = "") -> None
     """List the users, by name."""
     with open_api(server) as api:
         emit(list(api.all("/api/v1/users", "users")), output, table=_table)
+
+
+@app.command()
+def explain(
+    user: str,
+    permission: Annotated[str, typer.Option("--permission", "-p", help="Only this permission.")] = "",
+    output: Output = OutputFormat.TABLE,
+    server: Server = "",
+) -> None:
+    """Tell what a user may do, and which of his roles and groups it comes from."""
+    with open_api(server) as api:
+        path = f"/api/v1/users/{user_id(api, user)}/permissions"
+        found = api.get(path, permission=permission or None)["permissions"]
+    # A table of what he may do; one permission that was asked for is told also when he has it not.
+    shown = found if permission else [item for item in found if item["allowed"]]
+    emit(found, output, table=lambda _: _explained(shown))
+
+
+def _explained(found: list[dict[str, Any]]) -> Any:
+    rows = [
+        (item["permission"], item["scope"] if item["allowed"] else "no", ", ".join(item["sources"])) for item in found
+    ]
+    return table_of(("PERMISSION", "REACHES", "FROM"), rows)
 
 
 def _table(users: list[dict[str, Any]]) -> Any:
