@@ -1,9 +1,10 @@
 """Puts auth together: what the process runs, made of its settings."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from espalier.auth.v1 import oidc_pb2, oidc_pb2_grpc, service_pb2, service_pb2_grpc, settings_pb2, settings_pb2_grpc
 from espalier_auth.access.keys.rpc import exchange_here
 from espalier_auth.access.keys.service import ApiKeys
 from espalier_auth.access.rights import AccessRights
@@ -16,12 +17,15 @@ from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.housekeeping import Housekeeping, KeyRotation
 from espalier_auth.keys import MasterKey, SigningKeys
 from espalier_auth.oidc.assembly import oidc_rpc
+from espalier_auth.oidc.rpc import OidcRpc
+from espalier_auth.oidc.rpc import servicers as oidc_servicers
 from espalier_auth.passwords import Passwords
-from espalier_auth.preferences.rpc import SettingRpc
+from espalier_auth.preferences.rpc import servicers as setting_servicers
 from espalier_auth.preferences.service import Preferences
 from espalier_auth.registration.wiring import servicers as registration_servicers
 from espalier_auth.roles import Roles
 from espalier_auth.rpc import AuthRpc, UserRpc
+from espalier_auth.rpc import servicers as account_servicers
 from espalier_auth.service import Sessions, Users
 from espalier_auth.sessions.rpc import servicers as session_servicers
 from espalier_auth.sessions.service import read_revocations
@@ -41,51 +45,40 @@ from espalier_common.outbox import OutboxRelay
 from espalier_common.pagination import Paginator
 from espalier_common.revocations import Revocations
 from espalier_common.rpc.permissions import all_permissions
-from espalier_common.rpc.server import Service
+from espalier_common.rpc.server import Service, ServicerEntry
 
 ROTATE_KEYS = "rotate-keys"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What several parts of auth share."""
+
+    settings: AuthSettings
+    database: Database
+    bus: Bus
+    master_key: MasterKey
+    keys: SigningKeys
+    access: AccessRights
+    passwords: Passwords
+    preferences: Preferences
+    first_admin: FirstAdmin
+    sessions: Sessions
+    users: Users
+    tokens: AccessTokens
+    gate: PasswordGate
+    paginator: Paginator
+
+
 def build(settings: AuthSettings) -> Service:
     """Everything that the process of auth runs."""
-    database = Database(settings.database_url)
-    bus = Bus(settings.nats_url, name="auth")
-    master_key = MasterKey(settings.master_key_bytes())
-    keys = SigningKeys(database, master_key, max_age=timedelta(days=settings.signing_key_days))
-    roles = Roles(permission.name for permission in all_permissions())
-    access = AccessRights(roles)
-    passwords = Passwords(settings.password_workers)
-    preferences = Preferences(settings)
-    admin = FirstAdmin(settings.admin_password.get_secret_value(), settings.password_file())
-    sessions, users = Sessions(preferences.session_rules), Users(access, publish)
-    tokens = AccessTokens(
-        keys, roles=roles, access=partial(access.now, database), secret_hashes=settings.service_secret_hashes
-    )
-    gate = PasswordGate(
-        database,
-        passwords=passwords,
-        throttle=Throttle(enabled=settings.throttle),
-        device_tokens=DeviceTokens(master_key.derive("device tokens")),
-    )
-    api_keys = ApiKeys(access)
-    exchange = exchange_here(database, keys=api_keys, tokens=tokens)
-    auth_rpc = AuthRpc(database, sessions=sessions, users=users, passwords=passwords, gate=gate, tokens=tokens)
-    paginator = Paginator(master_key.derive("page tokens").hex())
-    user_rpc = UserRpc(
-        database,
-        users=users,
-        passwords=passwords,
-        gate=gate,
-        access=access,
-        first_admin=admin,
-        paginator=paginator,
-        minimum_length=preferences.password_min_length,
-    )
+    parts = _make_parts(settings)
+    database, bus, keys = parts.database, parts.bus, parts.keys
+    api_keys = ApiKeys(parts.access)
+    exchange = exchange_here(database, keys=api_keys, tokens=parts.tokens)
+    auth_rpc = _auth_rpc(parts)
     kept_head = KeptHead(database, settings.home / "audit-head" if settings.home else None)
-    oidc = oidc_rpc(
-        settings, database, master_key=master_key, users=users, access=access, begin_session=auth_rpc.begin_session
-    )
-    services = service_pb2.DESCRIPTOR.services_by_name
+    oidc = _oidc_rpc(parts, auth_rpc)
     return Service(
         name="auth",
         package="espalier_auth",
@@ -93,47 +86,123 @@ def build(settings: AuthSettings) -> Service:
         database=database,
         bus=bus,
         servicers=[
-            (service_pb2_grpc.add_AuthServiceServicer_to_server, auth_rpc, services["AuthService"]),
-            (service_pb2_grpc.add_UserServiceServicer_to_server, user_rpc, services["UserService"]),
-            (
-                settings_pb2_grpc.add_SettingServiceServicer_to_server,
-                SettingRpc(database, preferences),
-                settings_pb2.DESCRIPTOR.services_by_name["SettingService"],
-            ),
-            (
-                oidc_pb2_grpc.add_OidcServiceServicer_to_server,
-                oidc,
-                oidc_pb2.DESCRIPTOR.services_by_name["OidcService"],
-            ),
+            *account_servicers(auth_rpc, _user_rpc(parts)),
+            *setting_servicers(database, parts.preferences),
+            *oidc_servicers(oidc),
             *session_servicers(database),
-            *registration_servicers(
-                settings,
-                database,
-                users=users,
-                access=access,
-                passwords=passwords,
-                throttle=gate.throttle,
-                preferences=preferences,
-                first_admin=admin,
-                paginator=paginator,
+            *_registration_servicers(parts),
+            *access_servicers(
+                database, access=parts.access, keys=api_keys, exchange=exchange, paginator=parts.paginator
             ),
-            *access_servicers(database, access=access, keys=api_keys, exchange=exchange, paginator=paginator),
-            *usage_servicers(database, paginator),
-            *audit_servicers(database, kept_head=kept_head, paginator=paginator),
+            *usage_servicers(database, parts.paginator),
+            *audit_servicers(database, kept_head=kept_head, paginator=parts.paginator),
         ],
         verifier=TokenVerifier(
             keys.public, exchange=exchange, revocations=Revocations(partial(read_revocations, database))
         ),
-        on_start=[partial(prepare, database, keys=keys, users=users, passwords=passwords, first_admin=admin)],
+        on_start=[_start_of(parts)],
         background=[
             OutboxRelay(database, bus).run,
-            Housekeeping(database, sessions).run,
+            Housekeeping(database, parts.sessions).run,
             KeyRotation(keys).run,
             usage_consumer(bus, database).run,
             audit_consumer(bus, database).run,
             kept_head.run,
             UsageHousekeeping(database).run,
         ],
-        on_stop=[passwords.close, oidc.close],
+        on_stop=[parts.passwords.close, oidc.close],
         commands={ROTATE_KEYS: partial(keys.rotate, even_if_young=True)},
+    )
+
+
+def _make_parts(settings: AuthSettings) -> _Parts:
+    database = Database(settings.database_url)
+    master_key = MasterKey(settings.master_key_bytes())
+    keys = SigningKeys(database, master_key, max_age=timedelta(days=settings.signing_key_days))
+    roles = Roles(permission.name for permission in all_permissions())
+    access = AccessRights(roles)
+    passwords = Passwords(settings.password_workers)
+    preferences = Preferences(settings)
+    return _Parts(
+        settings=settings,
+        database=database,
+        bus=Bus(settings.nats_url, name="auth"),
+        master_key=master_key,
+        keys=keys,
+        access=access,
+        passwords=passwords,
+        preferences=preferences,
+        first_admin=FirstAdmin(settings.admin_password.get_secret_value(), settings.password_file()),
+        sessions=Sessions(preferences.session_rules),
+        users=Users(access, publish),
+        tokens=AccessTokens(
+            keys, roles=roles, access=partial(access.now, database), secret_hashes=settings.service_secret_hashes
+        ),
+        gate=PasswordGate(
+            database,
+            passwords=passwords,
+            throttle=Throttle(enabled=settings.throttle),
+            device_tokens=DeviceTokens(master_key.derive("device tokens")),
+        ),
+        paginator=Paginator(master_key.derive("page tokens").hex()),
+    )
+
+
+def _auth_rpc(parts: _Parts) -> AuthRpc:
+    return AuthRpc(
+        parts.database,
+        sessions=parts.sessions,
+        users=parts.users,
+        passwords=parts.passwords,
+        gate=parts.gate,
+        tokens=parts.tokens,
+    )
+
+
+def _user_rpc(parts: _Parts) -> UserRpc:
+    return UserRpc(
+        parts.database,
+        users=parts.users,
+        passwords=parts.passwords,
+        gate=parts.gate,
+        access=parts.access,
+        first_admin=parts.first_admin,
+        paginator=parts.paginator,
+        minimum_length=parts.preferences.password_min_length,
+    )
+
+
+def _oidc_rpc(parts: _Parts, auth_rpc: AuthRpc) -> OidcRpc:
+    return oidc_rpc(
+        parts.settings,
+        parts.database,
+        master_key=parts.master_key,
+        users=parts.users,
+        access=parts.access,
+        begin_session=auth_rpc.begin_session,
+    )
+
+
+def _registration_servicers(parts: _Parts) -> list[ServicerEntry]:
+    return registration_servicers(
+        parts.settings,
+        parts.database,
+        users=parts.users,
+        access=parts.access,
+        passwords=parts.passwords,
+        throttle=parts.gate.throttle,
+        preferences=parts.preferences,
+        first_admin=parts.first_admin,
+        paginator=parts.paginator,
+    )
+
+
+def _start_of(parts: _Parts) -> Callable[[], None]:
+    return partial(
+        prepare,
+        parts.database,
+        keys=parts.keys,
+        users=parts.users,
+        passwords=parts.passwords,
+        first_admin=parts.first_admin,
     )

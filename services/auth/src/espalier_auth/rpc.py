@@ -27,6 +27,7 @@ from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal, current_principal
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.client import current_client
+from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
 
 
@@ -236,6 +237,15 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
     def _change_password(self, user: User, new_hash: str) -> User:
         with self._database.transaction() as session:
             return self._users.change_password(session, user, new_hash)
+
+
+def servicers(auth: AuthRpc, users: UserRpc) -> list[ServicerEntry]:
+    """Both, for the server."""
+    services = service_pb2.DESCRIPTOR.services_by_name
+    return [
+        (service_pb2_grpc.add_AuthServiceServicer_to_server, auth, services["AuthService"]),
+        (service_pb2_grpc.add_UserServiceServicer_to_server, users, services["UserService"]),
+    ]
 
 
 def to_user(user: User) -> resources_pb2.User:

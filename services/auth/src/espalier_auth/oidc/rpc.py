@@ -16,6 +16,7 @@ from espalier_auth.oidc.provider import Provider
 from espalier_auth.oidc.service import SingleSignOn
 from espalier_common.db import Database
 from espalier_common.identity import current_principal
+from espalier_common.rpc.server import ServicerEntry
 
 BeginSession = Callable[[User], Awaitable[resources_pb2.TokenPair]]
 """Begins a session of a user whom somebody else has vouched for."""
@@ -107,3 +108,9 @@ class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
         with self._database.transaction() as session:
             identity = self._single_sign_on.link(session, provider.settings, claims, user_id=user_id)
             return oidc_pb2.LinkedIdentity(provider=identity.provider, email=identity.email)
+
+
+def servicers(rpc: OidcRpc) -> list[ServicerEntry]:
+    """The one, for the server."""
+    descriptor = oidc_pb2.DESCRIPTOR.services_by_name["OidcService"]
+    return [(oidc_pb2_grpc.add_OidcServiceServicer_to_server, rpc, descriptor)]

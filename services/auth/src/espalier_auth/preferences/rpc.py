@@ -11,6 +11,7 @@ from espalier_auth.preferences.service import Banners, Preferences, Setting
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import current_principal
+from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
 
 
@@ -62,6 +63,12 @@ class SettingRpc(settings_pb2_grpc.SettingServiceServicer):
         with self._database.transaction() as session:
             self._banners.delete(session, request.banner_id)
         return Empty()
+
+
+def servicers(database: Database, preferences: Preferences) -> list[ServicerEntry]:
+    """The one, for the server."""
+    descriptor = settings_pb2.DESCRIPTOR.services_by_name["SettingService"]
+    return [(settings_pb2_grpc.add_SettingServiceServicer_to_server, SettingRpc(database, preferences), descriptor)]
 
 
 def _read_banner(banner: settings_pb2.Banner) -> Banner:
