@@ -44,6 +44,9 @@ TUNING = {
     "huge_pages": "off",
     "password_encryption": "scram-sha-256",
     "log_min_messages": "warning",
+    # A refused statement would stand in the log with its values: the hash of a password, what somebody wrote to a model.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
 }
 # Of use in tests alone: a crash of the machine may lose everything.
 VOLATILE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
