@@ -92,8 +92,22 @@ async def test_sign_ins_are_told_and_refreshes_are_not(auth: Any) -> None:
         await auth.login("admin", "wrong")
     [refused] = await wait_for(auth, action="espalier.auth.v1.AuthService/Login", result=REFUSED)
     assert (refused.actor_name, refused.actor_id, refused.reason) == ("admin", "", "INVALID_CREDENTIALS")
-    assert await wait_for(auth, action="espalier.auth.v1.AuthService/Login", result=DONE)
+    done = await wait_for(auth, action="espalier.auth.v1.AuthService/Login", result=DONE)
+    assert {event.actor_name for event in done} == {"Administrator"}
+    assert all(event.actor_id for event in done)
     assert not await wait_for(auth, 0, action="espalier.auth.v1.AuthService/Refresh")
+
+
+async def test_a_refresh_token_that_comes_again_is_told_apart(auth: Any) -> None:
+    pair = await auth.login()
+    again = service_pb2.RefreshRequest(refresh_token=pair.refresh_token)
+    await auth.sign_in().Refresh(again)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await auth.sign_in().Refresh(again)
+    assert "TOKEN_REUSED" not in str(caught.value)
+    [event] = await wait_for(auth, action="espalier.auth.v1.AuthService/Refresh")
+    assert (event.reason, event.result) == ("TOKEN_REUSED", REFUSED)
+    assert event.actor_id
 
 
 async def test_refusals_are_told_with_their_reason(auth: Any) -> None:

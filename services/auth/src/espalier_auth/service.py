@@ -19,6 +19,7 @@ from espalier_auth.errors import (
 from espalier_auth.models import LoginSession, RefreshToken, User, UserChanged
 from espalier_auth.sessions.repository import delete_revocations, revoke_tokens, revoke_tokens_before, touch_session
 from espalier_auth.settings import SessionRules
+from espalier_common.audit.recording import note_actor, note_reason
 from espalier_common.db import utc_now
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
@@ -58,6 +59,7 @@ class Sessions:
         user = repository.lock_user(session, checked.id)
         if user is None or user.disabled or user.password_hash != checked.password_hash:
             raise InvalidCredentials
+        note_actor(user.id, user.name)
         if renewed_hash is not None:
             user.password_hash = renewed_hash
         now = utc_now()
@@ -263,4 +265,6 @@ def _end_if_reused(session: Session, token_hash: bytes, now: datetime) -> None:
     login = repository.find_session_of_token(session, token_hash)
     if login and repository.revoke_session(session, login.id, reason="TOKEN_REUSED", now=now):
         revoke_tokens(session, [login.id], now)
+        note_actor(login.user_id, "")
+        note_reason("TOKEN_REUSED")
         _log.warning("a used refresh credential came again, session ended", session_id=login.id, user_id=login.user_id)

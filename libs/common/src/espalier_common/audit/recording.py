@@ -1,6 +1,7 @@
 """One call as the audit log sees it, from its beginning to its end."""
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from google.protobuf.message import Message
@@ -12,7 +13,7 @@ from espalier_common import outbox
 from espalier_common.audit.changes import Changes
 from espalier_common.audit.masking import masked, masked_message, to_json
 from espalier_common.audit.rule import AuditRule
-from espalier_common.db import new_id, utc_now, witness_var
+from espalier_common.db import new_id, utc_now
 from espalier_common.errors import EspalierError
 from espalier_common.identity import Principal, find_principal
 from espalier_common.rpc.client import current_client
@@ -38,11 +39,25 @@ def subject_of(service: str) -> str:
 def note_before(state: Mapping[str, Any]) -> None:
     """Tells the audit log how things stood before the call being served, where the ORM does not see it: a bulk update.
 
-    `state` maps a name such as "users/<id>" to values; secrets are masked. Does nothing outside a told call.
+    `state` maps a name such as "users/<id>" to values; secrets are masked. Does nothing outside a call.
     """
-    witness = witness_var.get()
-    if isinstance(witness, Recording):
-        witness.changes.before.update(masked(state))
+    if (recording := running_var.get()) is not None:
+        recording.changes.before.update(masked(state))
+
+
+def note_actor(id: str, name: str) -> None:
+    """Tells the audit log who acts in a call that carries no token, once it is known: he who signs in."""
+    if (recording := running_var.get()) is not None:
+        recording.actor = (id, name)
+
+
+def note_reason(reason: str) -> None:
+    """Tells the audit log more than the caller learns of why he is refused. Such a refusal is never left out."""
+    if (recording := running_var.get()) is not None:
+        recording.reason = reason
+
+
+running_var: ContextVar["Recording | None"] = ContextVar("espalier_recording", default=None)
 
 
 class Recording:
@@ -59,6 +74,8 @@ class Recording:
         self.error: EspalierError | None = None
         self.answer: Message | None = None
         self.over = False
+        self.actor: tuple[str, str] | None = None
+        self.reason = ""
         self._id = ""
         self._request = request
         self._request_id = ""
@@ -106,7 +123,7 @@ class Recording:
             action=self.rule.action,
             target=self.rule.target(self._request, self.answer),
             result=self._result(),
-            reason=self.error.reason if self.error else "",
+            reason=(self.reason or self.error.reason) if self.error else "",
             address=storable(self.address)[:100],
             request_id=self._request_id,
             before=to_json(self.changes.before),
@@ -115,6 +132,8 @@ class Recording:
         event.time.FromDatetime(self.time)
         if self.principal is not None:
             event.actor_id, event.actor_name = self.principal.subject, self.principal.name
+        elif self.actor is not None:
+            event.actor_id, event.actor_name = self.actor
         elif isinstance(name := getattr(self._request, "username", None), str):
             # Who tries to sign in; nobody has vouched for him.
             event.actor_name = storable(name)[:64]

@@ -11,7 +11,7 @@ from espalier.auth.v1 import audit_pb2
 from espalier_common import outbox
 from espalier_common.audit.limits import WINDOW, RefusalLimit
 from espalier_common.audit.masking import to_json
-from espalier_common.audit.recording import REFUSALS, REFUSED, Recording, subject_of
+from espalier_common.audit.recording import REFUSALS, REFUSED, Recording, running_var, subject_of
 from espalier_common.audit.rule import AuditRule
 from espalier_common.db import Database, new_id, utc_now, witness_var
 from espalier_common.errors import EspalierError
@@ -42,6 +42,7 @@ class AuditTrail:
     def begin(self, rule: AuditRule, request: Message) -> Recording:
         """A call begins, in the running context. Its end must be told with `end`."""
         recording = Recording(rule, service=self._service, request=request)
+        running_var.set(recording)
         if rule.tells:
             witness_var.set(recording)
         return recording
@@ -57,7 +58,8 @@ class AuditTrail:
         if not recording.is_told:
             return
         refused = recording.error is not None and recording.error.code in REFUSALS
-        if refused and not recording.held_row and not self._limit.take(recording.address):
+        counts = refused and not recording.held_row and not recording.reason
+        if counts and not self._limit.take(recording.address):
             return
         self._put(lambda session: _write(session, recording))
 
