@@ -142,6 +142,7 @@ class Bus:
 
         Raises Unavailable when the bus is away or does not confirm within 5 s.
         """
+        self._connection()  # before nats is imported here: see _client_type
         from nats.errors import Error
 
         await self._ensure_for(subject)
@@ -165,6 +166,7 @@ class Bus:
 
     async def ensure_stream(self, stream: Stream) -> None:
         """Creates the stream, or brings it to these settings. Raises Unavailable when the bus is away."""
+        self._connection()
         from nats.errors import Error
         from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
         from nats.js.errors import NotFoundError
@@ -192,7 +194,8 @@ class Bus:
         self._ensured.add(stream.name)
 
     async def subscribe(self, stream: Stream, *, durable: str, subjects: Sequence[str]) -> Any:
-        """A durable pull subscription, for `Consumer`."""
+        """A durable pull subscription, for `Consumer`. Raises Unavailable when the bus is away."""
+        self._connection()
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
         await self.ensure_stream(stream)
@@ -285,7 +288,11 @@ def _away(error: BaseException) -> Unavailable:
 
 
 def _client_type() -> "type[Client]":
-    """nats-py's client, imported without aiohttp, which it wants for websockets alone: 8 MB and 0.13 s per service."""
+    """nats-py's client, imported without aiohttp, which it wants for websockets alone: 8 MB and 0.13 s per service.
+
+    A thread imports it, and nothing else may until it is there: nats-py's modules import each other in a circle, and two
+    threads that enter it at two places both fail, for ever.
+    """
     absent = "aiohttp" not in sys.modules
     if absent:
         sys.modules["aiohttp"] = None  # type: ignore[assignment]  # the import system's own mark for "not there"
