@@ -8,8 +8,8 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from espalier.auth.v1 import access_pb2, access_pb2_grpc, resources_pb2, usage_pb2_grpc
 from espalier.auth.v1 import usage_pb2 as pb
-from espalier.auth.v1 import usage_pb2_grpc
 from espalier_auth.access.models import Group
 from espalier_auth.models import GroupMember
 from espalier_auth.usage.calendar import span
@@ -245,3 +245,25 @@ async def test_only_services_and_administrators_reserve(auth: Any, mia: str) -> 
     error: EspalierError = await refusal(stub.ReserveUsage(pb.ReserveUsageRequest(reservation_id="1", user_id=mia)))
 
     assert error.metadata["permission"] == "auth.usage.reserve"
+
+
+async def test_who_reaches_only_his_own_sees_and_limits_nobody_else(desk: Desk, mia: str) -> None:
+    quota = await desk.limit(user_id=mia, amount=10)
+    channel = desk.auth.channel((await desk.auth.login()).access_token)
+    permissions = [f"auth.quotas.{verb}" for verb in ("create", "list", "update", "delete")] + ["auth.statistics.get"]
+    role = resources_pb2.Role(name="self-keeper", permissions=permissions, scope="own")
+    await access_pb2_grpc.RoleServiceStub(channel).CreateRole(access_pb2.CreateRoleRequest(role=role))
+    await desk.auth.create_user("keeper", roles=["self-keeper"])
+    keeper = desk.auth.channel((await desk.auth.login("keeper", "a quiet green lamp")).access_token)
+    his = usage_pb2_grpc.QuotaServiceStub(keeper)
+    desk.report(mia, 5)
+
+    assert list((await his.ListQuotas(pb.ListQuotasRequest())).quotas) == []
+    assert (await refusal(his.DeleteQuota(pb.DeleteQuotaRequest(quota_id=quota.id)))).reason == "QUOTA_NOT_FOUND"
+    wanted: dict[str, Any] = {"kind": TOKENS, "period": pb.QUOTA_PERIOD_MONTH, "amount": 1}
+    binds: list[dict[str, Any]] = [{"user_id": mia}, {"group_id": desk.group(mia)}]
+    for names in binds:
+        error = await refusal(his.CreateQuota(pb.CreateQuotaRequest(quota=pb.Quota(**wanted, **names))))
+        assert error.reason == "INVALID_QUOTA"
+    found = await usage_pb2_grpc.UsageServiceStub(keeper).GetStatistics(pb.GetStatisticsRequest())
+    assert (found.tokens.value, list(found.top_users)) == (0, [])

@@ -27,6 +27,7 @@ from espalier_auth.models import GroupMember, User
 from espalier_auth.usage.calendar import Span
 from espalier_auth.usage.models import Hold, Kind, Quota, UsageEntry
 from espalier_common.identifiers import is_uuid
+from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
 
 DIMENSIONS = ("user", "group", "model", "source")
@@ -42,6 +43,19 @@ class UsageFilter:
     group_id: str = ""
     model: str = ""
     kind: Kind | None = None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The entries that figures are made of: of a time, and of users."""
+
+    span: Span
+    users: ColumnElement[bool]
+
+    def of(self, kinds: Sequence[Kind]) -> tuple[ColumnElement[bool], ...]:
+        """The conditions on entries of these kinds."""
+        entry = UsageEntry
+        return (entry.kind.in_(kinds), entry.at >= self.span.start, entry.at < self.span.end, self.users)
 
 
 def add_entries(session: Session, rows: Sequence[dict[str, Any]]) -> None:
@@ -94,9 +108,13 @@ def find_quota(session: Session, quota_id: str, *, lock: bool = False) -> Quota 
     return session.scalar(query.with_for_update() if lock else query)
 
 
-def list_quotas(session: Session, page: PageRequest) -> Page[Quota]:
-    """All limits, oldest first."""
-    return paginate(session, select(Quota), order=(Quota.created_at, Quota.id), page=page)
+def list_quotas(session: Session, principal: Principal, page: PageRequest) -> Page[Quota]:
+    """The limits that the caller may see, oldest first: of those whose data he sees, and of his groups."""
+    query = select(Quota)
+    if principal.scope != "all":
+        groups = select(GroupMember.group_id).where(GroupMember.user_id == principal.subject)
+        query = query.where(or_(Quota.user_id.in_({principal.subject, *principal.peers}), Quota.group_id.in_(groups)))
+    return paginate(session, query, order=(Quota.created_at, Quota.id), page=page)
 
 
 def quotas_of(session: Session, user_id: str, *, lock: bool = False) -> Sequence[Quota]:
@@ -166,38 +184,32 @@ def first_entry_at(session: Session) -> datetime | None:
     return session.scalar(select(func.min(UsageEntry.at)))
 
 
-def sum_of(session: Session, kinds: Sequence[Kind], span: Span) -> float:
+def sum_of(session: Session, kinds: Sequence[Kind], extent: Extent) -> float:
     """All that was used of these kinds."""
-    return float(session.scalar(select(func.sum(UsageEntry.amount)).where(*_within(kinds, span))) or 0.0)
+    return float(session.scalar(select(func.sum(UsageEntry.amount)).where(*extent.of(kinds))) or 0.0)
 
 
-def count_users(session: Session, span: Span) -> int:
+def count_users(session: Session, extent: Extent) -> int:
     """Users who used anything."""
     kinds = [kind for kind in Kind if not kind.is_level]
-    return session.scalar(select(func.count(distinct(UsageEntry.user_id))).where(*_within(kinds, span))) or 0
+    return session.scalar(select(func.count(distinct(UsageEntry.user_id))).where(*extent.of(kinds))) or 0
 
 
-def share_of_successes(session: Session, kinds: Sequence[Kind], span: Span) -> float | None:
+def share_of_successes(session: Session, kinds: Sequence[Kind], extent: Extent) -> float | None:
     """From 0 to 1; None when there was no use."""
-    share = func.avg(cast(UsageEntry.succeeded, Integer))
-    found = session.scalar(select(share).where(*_within(kinds, span)))
+    found = session.scalar(select(func.avg(cast(UsageEntry.succeeded, Integer))).where(*extent.of(kinds)))
     return None if found is None else float(found)
 
 
-def mean_queue_wait(session: Session, span: Span) -> float | None:
+def mean_queue_wait(session: Session, extent: Extent) -> float | None:
     """Seconds; None when nothing queued."""
-    found = session.scalar(select(func.avg(UsageEntry.queue_wait)).where(*_within(list(Kind), span)))
+    found = session.scalar(select(func.avg(UsageEntry.queue_wait)).where(*extent.of(list(Kind))))
     return None if found is None else float(found)
 
 
-def ranking(session: Session, by: str, *, kinds: Sequence[Kind], span: Span, limit: int) -> list[tuple[str, float]]:
+def ranking(session: Session, by: str, *, kinds: Sequence[Kind], extent: Extent, limit: int) -> list[tuple[str, float]]:
     """The greatest users (`user_id`) or models (`model`) with their sums."""
     name, total = getattr(UsageEntry, by), func.sum(UsageEntry.amount)
-    query = select(name, total).where(*_within(kinds, span), name != "").group_by(name)
-    return [
-        (str(key), float(amount)) for key, amount in session.execute(query.order_by(total.desc(), name).limit(limit))
-    ]
-
-
-def _within(kinds: Sequence[Kind], span: Span) -> tuple[ColumnElement[bool], ...]:
-    return (UsageEntry.kind.in_(kinds), UsageEntry.at >= span.start, UsageEntry.at < span.end)
+    query = select(name, total).where(*extent.of(kinds), name != "").group_by(name)
+    rows = session.execute(query.order_by(total.desc(), name).limit(limit))
+    return [(str(key), float(amount)) for key, amount in rows]

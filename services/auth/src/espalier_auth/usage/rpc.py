@@ -61,8 +61,9 @@ class UsageRpc(usage_pb2_grpc.UsageServiceServicer):
 
     def GetStatistics(self, request: usage_pb2.GetStatisticsRequest, context: object) -> usage_pb2.Statistics:
         start, end = _period(request)
+        users = visible(UsageEntry.user_id, current_principal())
         with self._database.transaction() as session:
-            found = statistics(session, start=start, end=end)
+            found = statistics(session, start=start, end=end, users=users)
         return usage_pb2.Statistics(
             active_users=_figure(found.active_users),
             requests=_figure(found.requests),
@@ -94,12 +95,12 @@ class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
             time_zone=wanted.time_zone or "UTC",
         )
         with self._database.transaction() as session:
-            return _to_quota(self._quotas.create(session, quota))
+            return _to_quota(self._quotas.create(session, current_principal(), quota))
 
     def ListQuotas(self, request: usage_pb2.ListQuotasRequest, context: object) -> usage_pb2.ListQuotasResponse:
         page = self._paginator.read(request)
         with self._database.transaction() as session:
-            found, token = self._quotas.list(session, page)
+            found, token = self._quotas.list(session, current_principal(), page)
         return usage_pb2.ListQuotasResponse(quotas=map(_to_quota, found), next_page_token=token)
 
     def ListMyQuotas(self, request: usage_pb2.ListMyQuotasRequest, context: object) -> usage_pb2.ListQuotasResponse:
@@ -118,6 +119,7 @@ class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
         with self._database.transaction() as session:
             changed = self._quotas.change(
                 session,
+                current_principal(),
                 _quota_id(request.quota),
                 amount=request.quota.amount if "amount" in paths else None,
                 time_zone=request.quota.time_zone if "time_zone" in paths else None,
@@ -126,7 +128,7 @@ class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
 
     def DeleteQuota(self, request: usage_pb2.DeleteQuotaRequest, context: object) -> Empty:
         with self._database.transaction() as session:
-            self._quotas.delete(session, request.quota_id)
+            self._quotas.delete(session, current_principal(), request.quota_id)
         return Empty()
 
     def ReserveUsage(self, request: usage_pb2.ReserveUsageRequest, context: object) -> usage_pb2.Reservation:

@@ -15,7 +15,9 @@ from espalier_auth.usage.errors import InvalidQuota, QuotaExceeded, QuotaExists,
 from espalier_auth.usage.models import Kind, Period, Quota
 from espalier_common.db import utc_now
 from espalier_common.errors import FieldViolation
+from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
+from espalier_common.visibility import reaches
 
 RETRY_SECONDS = 60.0  # a run ends at some time, unlike a calendar's day nobody knows when
 KEPT_AFTER_EXPIRY = timedelta(days=1)
@@ -69,9 +71,9 @@ def forget_expired(session: Session) -> None:
 class Quotas:
     """Limits, and reservations against them."""
 
-    def create(self, session: Session, quota: Quota) -> QuotaStatus:
+    def create(self, session: Session, principal: Principal, quota: Quota) -> QuotaStatus:
         """Sets a limit. Raises InvalidQuota with all that is wrong, QuotaExists."""
-        if found := _violations(session, quota):
+        if found := _violations(session, principal, quota):
             raise InvalidQuota(f"This is no limit: {found[0].field} {found[0].description}.", violations=found)
         session.add(quota)
         try:
@@ -85,18 +87,26 @@ class Quotas:
             ) from error
         return _status(session, quota)
 
-    def list(self, session: Session, page: PageRequest) -> tuple[list[QuotaStatus], str]:
-        """One page of all limits, and the token of the next."""
-        found: Page[Quota] = repository.list_quotas(session, page)
+    def list(self, session: Session, principal: Principal, page: PageRequest) -> tuple[list[QuotaStatus], str]:
+        """One page of the limits that the caller may see, and the token of the next."""
+        found: Page[Quota] = repository.list_quotas(session, principal, page)
         return [_status(session, quota) for quota in found.items], found.next_page_token
 
     def that_bind(self, session: Session, user_id: str) -> Sequence[QuotaStatus]:
         """The limits of a user and of his groups."""
         return [_status(session, quota) for quota in repository.quotas_of(session, user_id)]
 
-    def change(self, session: Session, quota_id: str, *, amount: float | None, time_zone: str | None) -> QuotaStatus:
+    def change(
+        self,
+        session: Session,
+        principal: Principal,
+        quota_id: str,
+        *,
+        amount: float | None,
+        time_zone: str | None,
+    ) -> QuotaStatus:
         """Changes what is not None. Raises QuotaNotFound, InvalidQuota."""
-        quota = self._find(session, quota_id)
+        quota = self._find(session, principal, quota_id)
         if time_zone is not None and not is_time_zone(time_zone or "UTC"):
             raise InvalidQuota("There is no such time zone.", violations=[_no_time_zone()])
         quota.amount = quota.amount if amount is None else amount
@@ -104,9 +114,9 @@ class Quotas:
         session.flush()
         return _status(session, quota)
 
-    def delete(self, session: Session, quota_id: str) -> None:
+    def delete(self, session: Session, principal: Principal, quota_id: str) -> None:
         """Lifts a limit. Raises QuotaNotFound."""
-        session.delete(self._find(session, quota_id))
+        session.delete(self._find(session, principal, quota_id))
 
     def reserve(
         self, session: Session, *, reservation_id: str, user_id: str, amounts: Mapping[Kind, float], until: datetime
@@ -134,9 +144,9 @@ class Quotas:
         repository.add_holds(session, rows)
         return Reserved(expires_at=until, limited=bool(quotas))
 
-    def _find(self, session: Session, quota_id: str) -> Quota:
+    def _find(self, session: Session, principal: Principal, quota_id: str) -> Quota:
         quota = repository.find_quota(session, quota_id, lock=True)
-        if quota is None:
+        if quota is None or not _may_limit(principal, quota):
             raise QuotaNotFound("quota", quota_id)
         return quota
 
@@ -218,11 +228,20 @@ def _number(amount: float) -> str:
     return f"{amount:,.0f}" if amount == int(amount) else f"{amount:,.2f}"
 
 
-def _violations(session: Session, quota: Quota) -> list[FieldViolation]:
+def _may_limit(principal: Principal, quota: Quota) -> bool:
+    """Limits of groups, whose members differ in whose data they are, are for those who reach everybody."""
+    return principal.scope == "all" or (quota.user_id is not None and reaches(quota.user_id, principal))
+
+
+def _violations(session: Session, principal: Principal, quota: Quota) -> list[FieldViolation]:
     found = []
     if (quota.user_id is None) == (quota.group_id is None):
         found.append(FieldViolation("quota.user_id", "or group_id must be given, and not both", "ONE_OF"))
-    elif quota.user_id is not None and not repository.user_exists(session, quota.user_id):
+    elif not _may_limit(principal, quota) and quota.user_id is None:
+        found.append(FieldViolation("quota.group_id", "names no group", "GROUP_NOT_FOUND"))
+    elif quota.user_id is not None and not (
+        _may_limit(principal, quota) and repository.user_exists(session, quota.user_id)
+    ):
         found.append(FieldViolation("quota.user_id", "names no user", "USER_NOT_FOUND"))
     if quota.kind.is_level and quota.period is not Period.NONE:
         description = f"must be left out: {_UNITS[quota.kind]} are limited at any time, not by day or month"

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from espalier_auth.usage import repository
 from espalier_auth.usage.calendar import Span
 from espalier_auth.usage.models import TOKENS, USES, Kind
+from espalier_auth.usage.repository import Extent
 
 TOP = 10
 HOUR = 3600.0  # seconds
@@ -36,19 +38,20 @@ class Statistics:
     top_models: list[tuple[str, float]]
 
 
-def statistics(session: Session, *, start: datetime, end: datetime) -> Statistics:
+def statistics(session: Session, *, start: datetime, end: datetime, users: ColumnElement[bool]) -> Statistics:
     """The figures from `start` to before `end`; the period before is as long and ends at `start`."""
-    now, before = Span(start, end), Span(start - (end - start), start)
+    now, before = (Extent(Span(*each), users) for each in ((start, end), (start - (end - start), start)))
     first = repository.first_entry_at(session)
 
-    def figure(measure: Callable[[Span], float | None]) -> Figure:
+    def figure(measure: Callable[[Extent], float | None]) -> Figure:
         # Before the first report nothing was measured at all; after it, no entry means that nothing was used.
         values = [
-            measure(each) if first is not None and each.end and first < each.end else None for each in (now, before)
+            measure(each) if first is not None and each.span.end and first < each.span.end else None
+            for each in (now, before)
         ]
         return Figure(*values)
 
-    def amount(*kinds: Kind) -> Callable[[Span], float]:
+    def amount(*kinds: Kind) -> Callable[[Extent], float]:
         return lambda period: repository.sum_of(session, kinds, period)
 
     return Statistics(
@@ -58,6 +61,6 @@ def statistics(session: Session, *, start: datetime, end: datetime) -> Statistic
         gpu_hours=figure(lambda period: amount(Kind.GPU_SECONDS)(period) / HOUR),
         success_rate=figure(lambda period: repository.share_of_successes(session, USES, period)),
         queue_wait_seconds=figure(lambda period: repository.mean_queue_wait(session, period)),
-        top_users=repository.ranking(session, "user_id", kinds=TOKENS, span=now, limit=TOP),
-        top_models=repository.ranking(session, "model", kinds=TOKENS, span=now, limit=TOP),
+        top_users=repository.ranking(session, "user_id", kinds=TOKENS, extent=now, limit=TOP),
+        top_models=repository.ranking(session, "model", kinds=TOKENS, extent=now, limit=TOP),
     )
