@@ -44,7 +44,7 @@ TUNING = {
     "huge_pages": "off",
     "password_encryption": "scram-sha-256",
     "log_min_messages": "warning",
-    # A refused statement would stand in the log with its values: the hash of a password, what somebody wrote to a model.
+    # A refused statement would stand in the log with its values: the hash of a password, what somebody told a model.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
