@@ -142,6 +142,7 @@ async def test_a_banner_is_shown_from_its_beginning_to_its_end(auth: Any) -> Non
         ("for ever", settings_pb2.BANNER_KIND_WARNING),
     ]
     assert [banner.text for banner in listed.banners] == ["now", "for ever", "tomorrow"]
+    assert [bool(banner.creator_id) for banner in (*shown.banners, *listed.banners)] == [False] * 2 + [True] * 3
     await stub.DeleteBanner(settings_pb2.DeleteBannerRequest(banner_id=shown.banners[0].id))
     shown = await anybody.ListCurrentBanners(settings_pb2.ListCurrentBannersRequest())
     assert [banner.text for banner in shown.banners] == ["for ever"]

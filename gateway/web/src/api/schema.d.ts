@@ -1926,7 +1926,7 @@ export interface components {
              * @description Until when; until it is taken away when unset.
              */
             end_time?: string;
-            /** @description Id of who made it. */
+            /** @description Id of who made it; not told by ListCurrentBanners. */
             creator_id: string;
         };
         /** @description Something that everybody is told. */
@@ -1947,7 +1947,7 @@ export interface components {
              * @description Until when; until it is taken away when unset.
              */
             end_time?: string;
-            /** @description Id of who made it. */
+            /** @description Id of who made it; not told by ListCurrentBanners. */
             creator_id?: string;
         };
         /**

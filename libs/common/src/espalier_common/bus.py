@@ -290,8 +290,8 @@ def _away(error: BaseException) -> Unavailable:
 def _client_type() -> "type[Client]":
     """nats-py's client, imported without aiohttp, which it wants for websockets alone: 8 MB and 0.13 s per service.
 
-    A thread imports it, and nothing else may until it is there: nats-py's modules import each other in a circle, and two
-    threads that enter it at two places both fail, for ever.
+    A thread imports it, and nothing else may until it is there: nats-py's modules import each other in a circle, and
+    two threads that enter it at two places both fail, for ever.
     """
     absent = "aiohttp" not in sys.modules
     if absent:

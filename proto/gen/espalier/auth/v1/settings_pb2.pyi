@@ -276,7 +276,7 @@ class Banner(_message.Message):
     kind: Global___BannerKind.ValueType
     """Its weight."""
     creator_id: _builtins.str
-    """Id of who made it."""
+    """Id of who made it; not told by ListCurrentBanners."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """From when; at once when unset."""

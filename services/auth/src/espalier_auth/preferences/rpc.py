@@ -46,7 +46,10 @@ class SettingRpc(settings_pb2_grpc.SettingServiceServicer):
     ) -> settings_pb2.ListCurrentBannersResponse:
         with self._database.transaction() as session:
             found = self._banners.current(session)
-        return settings_pb2.ListCurrentBannersResponse(banners=[_to_banner(banner) for banner in found])
+        banners = [_to_banner(banner) for banner in found]
+        for banner in banners:
+            banner.creator_id = ""  # everybody on the internet need not know who the administrators are
+        return settings_pb2.ListCurrentBannersResponse(banners=banners)
 
     def ListBanners(
         self, request: settings_pb2.ListBannersRequest, context: object
