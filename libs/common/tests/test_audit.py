@@ -234,6 +234,16 @@ async def test_reads_and_wrong_requests_are_not_told_and_refusals_are(server: An
     assert {event.result for event in events} == {audit_pb2.AUDIT_RESULT_REFUSED}
 
 
+async def test_what_json_cannot_say_holds_nothing_up(server: Any, prompts: Prompts) -> None:
+    late = audit_pb2.ListAuditEventsRequest()
+    late.start_time.seconds = 1 << 60
+    assert masked_message(late) == {"omitted_bytes": late.ByteSize()}
+    odd = service_pb2.UpdateUserRequest()
+    odd.update_mask.paths.append("\u00e4_B..")
+    assert masked_message(odd) is not None
+    assert masked({"odd": object()})["odd"].startswith("<object")
+
+
 async def test_a_flood_of_refusals_is_bounded_and_its_size_is_told(server: Any, prompts: Prompts) -> None:
     call = prompt_grpc.PromptServiceStub(server.channel()).ListPrompts
     for _ in range(PER_ADDRESS + 25):
@@ -252,7 +262,7 @@ async def test_what_was_told_when_the_process_died_goes_out_after_a_while(
     server: Any, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts.work = lambda session: session.add(Thing(name="lamp"))
-    monkeypatch.setattr(server.running._trail, "_put", lambda write: None)
+    monkeypatch.setattr(server.running._trail, "_put", lambda told: None)
     await stub(server).CreatePrompt(creation())
     [held] = told(prompts.database, held=True)
     due = select(outbox.c.subject).where(_is_due())

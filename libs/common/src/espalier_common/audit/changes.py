@@ -6,8 +6,11 @@ from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
 from espalier_common.audit.masking import is_masked, masked
+from espalier_common.telemetry import get_logger
 
 MAX_ENTITIES = 10
+
+_log = get_logger(__name__)
 
 
 class Changes:
@@ -27,6 +30,13 @@ class Changes:
         return {**self.after, "[more]": self._left_out} if self._left_out else self.after
 
     def _collect(self, session: Session, _: object) -> None:
+        try:
+            self._read(session)
+        except Exception:
+            # The change itself must not fail for what is told of it.
+            _log.exception("what a change is about cannot be read")
+
+    def _read(self, session: Session) -> None:
         # SQLAlchemy keeps the lists and the histories as they were before the flush until this event is over.
         for entity in session.new:
             if label := self._label(entity):

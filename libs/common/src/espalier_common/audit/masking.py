@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import Error, MessageToDict
 from google.protobuf.message import Message
 
 from espalier_common.storable import storable
@@ -55,7 +55,11 @@ def masked_message(message: Message | None) -> Any:
     size = message.ByteSize()
     if size > MAX_MESSAGE_BYTES:
         return {"omitted_bytes": size}
-    return masked(MessageToDict(message, preserving_proto_field_name=True)) or None
+    try:
+        return masked(MessageToDict(message, preserving_proto_field_name=True)) or None
+    except (Error, ValueError, TypeError, OverflowError):
+        # A moment beyond the calendar, a field mask of odd letters: JSON cannot say it, and nobody has checked it yet.
+        return {"omitted_bytes": size}
 
 
 def masked(value: Any, *, name: str = "", depth: int = 0) -> Any:
@@ -105,7 +109,7 @@ def _told(value: Any) -> Any:
         return f"[{len(value)} bytes]"
     if isinstance(value, datetime):
         return value.isoformat()
-    return value.total_seconds() if isinstance(value, timedelta) else str(value)[:MAX_TEXT]
+    return value.total_seconds() if isinstance(value, timedelta) else storable(str(value))[:MAX_TEXT]
 
 
 def _without_query(address: str) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from google.protobuf.message import Message
 from sqlalchemy.orm import Session
@@ -22,7 +21,7 @@ BATCH = 200
 RETRY_SECONDS = 1.0
 LEFT_OUT = "MORE_REFUSALS"
 
-Write = Callable[[Session], None]
+Told = Recording | audit_pb2.AuditEvent
 
 _log = get_logger(__name__)
 
@@ -34,7 +33,7 @@ class AuditTrail:
         self._database = database
         self._service = service
         self._limit = limit or RefusalLimit()
-        self._waiting: deque[Write] = deque()
+        self._waiting: deque[Told] = deque()
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._said_full = False
@@ -61,7 +60,7 @@ class AuditTrail:
         counts = refused and not recording.held_row and not recording.reason
         if counts and not self._limit.take(recording.address):
             return
-        self._put(lambda session: _write(session, recording))
+        self._put(recording)
 
     async def run(self) -> None:
         """Writes for ever; waits while the database is away."""
@@ -98,14 +97,14 @@ class AuditTrail:
         except Exception as error:
             _log.error("audit events could not be written", count=len(self._waiting), error=repr(error))
 
-    def _put(self, write: Write) -> None:
+    def _put(self, told: Told) -> None:
         if len(self._waiting) >= MAX_WAITING:
             if not self._said_full:
                 _log.error("audit trail is full, the database is away; what comes now is not told", limit=MAX_WAITING)
             self._said_full = True
             return
         self._said_full = False
-        self._waiting.append(write)
+        self._waiting.append(told)
         self._wake.set()
 
     def _tell_left_out(self, *, now: bool = False) -> None:
@@ -120,20 +119,23 @@ class AuditTrail:
                 after=to_json({"count": count, "seconds": WINDOW}),
             )
             event.time.FromDatetime(utc_now())
-            self._put(lambda session, event=event: _record(session, event))  # type: ignore[misc]
+            self._put(event)
 
-    def _write_all(self, batch: list[Write]) -> None:
+    def _write_all(self, batch: list[Told]) -> None:
         with self._database.transaction() as session:
-            for write in batch:
-                write(session)
+            for told in batch:
+                _write(session, told)
 
 
-def _write(session: Session, recording: Recording) -> None:
-    if recording.held_row:
-        outbox.release(session, recording.held_row, recording.event(), subject=subject_of(recording.service))
+def _write(session: Session, told: Told) -> None:
+    try:
+        event = told if isinstance(told, audit_pb2.AuditEvent) else told.event()
+    except Exception:
+        # A defect, which must not hold up all that comes after it.
+        _log.exception("an audit event cannot be made", service=told.service)
+        return
+    subject = subject_of(event.service)
+    if isinstance(told, Recording) and told.held_row:
+        outbox.release(session, told.held_row, event, subject=subject)
     else:
-        _record(session, recording.event())
-
-
-def _record(session: Session, event: audit_pb2.AuditEvent) -> None:
-    outbox.record(session, event, key=event.id, subject=subject_of(event.service))
+        outbox.record(session, event, key=event.id, subject=subject)
