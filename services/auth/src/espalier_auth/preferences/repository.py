@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, or_, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from espalier_auth.preferences.models import Banner, ChangedSetting
@@ -20,16 +19,10 @@ def list_changed(session: Session) -> Sequence[ChangedSetting]:
     return session.scalars(select(ChangedSetting)).all()
 
 
-def put(session: Session, changed: ChangedSetting) -> None:
-    """Keeps a value, whoever else keeps one at the same moment."""
-    values = {"value": changed.value, "changed_by": changed.changed_by, "changed_at": changed.changed_at}
-    statement = insert(ChangedSetting).values(name=changed.name, **values)
-    session.execute(statement.on_conflict_do_update(index_elements=[ChangedSetting.name], set_=values))
-
-
-def remove(session: Session, name: str) -> None:
-    """Forgets the value."""
-    session.execute(delete(ChangedSetting).where(ChangedSetting.name == name))
+def lock_changed(session: Session, name: str) -> ChangedSetting | None:
+    """The value that somebody gave the setting; nobody else gives it one until the transaction ends."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"setting {name}", 0))))
+    return session.get(ChangedSetting, name, populate_existing=True)
 
 
 def list_banners(session: Session, *, limit: int) -> Sequence[Banner]:
@@ -39,7 +32,7 @@ def list_banners(session: Session, *, limit: int) -> Sequence[Banner]:
 
 def count_banners(session: Session) -> int:
     """How many there are."""
-    return len(session.scalars(select(Banner.id)).all())
+    return session.scalars(select(func.count()).select_from(Banner)).one()
 
 
 def list_current_banners(session: Session, now: datetime) -> Sequence[Banner]:
@@ -48,9 +41,9 @@ def list_current_banners(session: Session, now: datetime) -> Sequence[Banner]:
     return session.scalars(select(Banner).where(*is_current).order_by(Banner.starts_at, Banner.id)).all()
 
 
-def delete_banner(session: Session, banner_id: str) -> bool:
-    """Removes a banner; False when it is not there."""
-    return session.scalars(delete(Banner).where(Banner.id == banner_id).returning(Banner.id)).one_or_none() is not None
+def find_banner(session: Session, banner_id: str) -> Banner | None:
+    """The banner of this id."""
+    return session.get(Banner, banner_id)
 
 
 def delete_banners_ended_before(session: Session, moment: datetime) -> None:

@@ -86,14 +86,21 @@ class Preferences:
         definition = self._changeable(name)
         if violation := definition.find_violation(value):
             raise InvalidSetting(f"The value of {name} {violation.description}.", violations=[violation])
-        row = ChangedSetting(name=name, value=definition.normalized(value), changed_by=by, changed_at=utc_now())
-        repository.put(session, row)
+        # Through the entity, so that the audit log tells the value before and after.
+        row = repository.lock_changed(session, name)
+        if row is None:
+            row = ChangedSetting(name=name)
+            session.add(row)
+        row.value, row.changed_by, row.changed_at = definition.normalized(value), by, utc_now()
+        session.flush()
         return self._setting(definition, {name: row})
 
     def reset(self, session: Session, name: str) -> Setting:
         """Goes back to the default. Raises SettingNotFound, SettingLocked."""
         definition = self._changeable(name)
-        repository.remove(session, name)
+        row = repository.lock_changed(session, name)
+        if row is not None:
+            session.delete(row)
         return self._setting(definition, {})
 
     def _changeable(self, name: str) -> Definition:
@@ -157,5 +164,7 @@ class Banners:
 
     def delete(self, session: Session, banner_id: str) -> None:
         """Takes a banner away. Raises BannerNotFound."""
-        if not repository.delete_banner(session, banner_id):
+        banner = repository.find_banner(session, banner_id)
+        if banner is None:
             raise BannerNotFound(banner_id)
+        session.delete(banner)
