@@ -98,6 +98,28 @@ async def test_a_key_whose_time_is_over_is_not_made(auth: Any) -> None:
     assert [found.field for found in error.violations] == ["api_key.expire_time"]
 
 
+async def test_what_a_key_is_exchanged_for_ends_with_the_key(auth: Any) -> None:
+    keys = await _keys_of(auth, "mia", roles=["viewer"])
+    soon = access_pb2.ApiKey(name="soon", expire_time=timestamp(utc_now() + timedelta(seconds=90)))
+    made = await keys.CreateApiKey(access_pb2.CreateApiKeyRequest(api_key=soon))
+
+    token = (await _exchange(auth, made.key)).access_token
+    principal = await asyncio.to_thread(auth.verifier().verify, token)
+    assert principal.expires_at <= soon.expire_time.seconds + 1
+    await keys.DeleteApiKey(access_pb2.DeleteApiKeyRequest(api_key_id=made.id))
+
+    async def is_refused() -> bool:
+        try:
+            await auth.users(token).GetMe(service_pb2.GetMeRequest())
+        except grpc.aio.AioRpcError as error:
+            return from_rpc_error(error).reason == "TOKEN_REVOKED"
+        return False
+
+    async with asyncio.timeout(5):
+        while not await is_refused():
+            await asyncio.sleep(0.1)
+
+
 async def test_a_key_never_makes_keys_nor_changes_the_account(auth: Any) -> None:
     keys = await _keys_of(auth, "mia", roles=["viewer"])
     made = await _create(keys, "nightly")

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 
 from espalier_auth.errors import InvalidCredentials
@@ -17,7 +18,6 @@ from espalier_common.identity import AUDIENCE, ISSUER, TOKEN_TYPE
 # Compared with for an unknown service, so that it takes as long as a known one.
 _NO_SERVICE = "0" * 64
 LIFETIME = 600  # seconds; services verify tokens alone, so a right taken away stays for this long at most
-KEY_LIFETIME = 60  # seconds; of what an API key is exchanged for
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,17 @@ class AccessTokens:
         bearer = _Bearer(user.id, user.name, "user", access.role_names)
         return self._issue(bearer, access.rights, issued_at=issued_at, more={"sid": session_id})
 
-    def for_key(self, owner: User, rights: Rights, *, key_id: str, issued_at: float) -> AccessToken:
-        """A token for an API key, with the rights that the key has now; `issued_at` lies before they were read."""
+    def for_key(
+        self, owner: User, rights: Rights, *, key_id: str, issued_at: float, until: datetime | None
+    ) -> AccessToken:
+        """A token for an API key, with the rights that the key has now, until it expires.
+
+        `issued_at` lies before the rights were read. It ends with the key (`sid`), and with all tokens of its owner.
+        """
         bearer = _Bearer(owner.id, owner.name, "user", [])
         of_key = {"api_key": key_id, "sid": key_id}
-        return self._issue(bearer, rights, issued_at=issued_at, lifetime=KEY_LIFETIME, more=of_key)
+        left = LIFETIME if until is None else min(LIFETIME, max(1, int(until.timestamp() - issued_at)))
+        return self._issue(bearer, rights, issued_at=issued_at, lifetime=left, more=of_key)
 
     def for_service(self, service: str, secret: str) -> AccessToken:
         """A token with the few rights that the service has in its own name. Raises InvalidCredentials."""

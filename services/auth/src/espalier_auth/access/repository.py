@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import ApiKey, CustomRole, Group
@@ -94,12 +94,10 @@ def known_users(session: Session, user_ids: Iterable[str]) -> set[str]:
 
 
 def remove_members(session: Session, group_id: str, user_ids: Iterable[str]) -> None:
-    """Takes users out of a group."""
-    session.execute(
-        delete(GroupMember)
-        .where(GroupMember.group_id == group_id, GroupMember.user_id.in_(list(user_ids)))
-        .execution_options(synchronize_session=False)
-    )
+    """Takes users out of a group; one by one, so that the audit log sees who they were."""
+    leaving = select(GroupMember).where(GroupMember.group_id == group_id, GroupMember.user_id.in_(list(user_ids)))
+    for member in session.scalars(leaving):
+        session.delete(member)
 
 
 def find_key(session: Session, key_id: str) -> ApiKey | None:

@@ -63,7 +63,9 @@ def exchange_here(database: Database, *, keys: ApiKeys, tokens: AccessTokens) ->
     def exchange(text: str) -> tuple[str, float]:
         with database.transaction() as session:
             found = keys.use(session, text)
-        token = tokens.for_key(found.owner, found.rights, key_id=found.key_id, issued_at=found.read_at)
+        token = tokens.for_key(
+            found.owner, found.rights, key_id=found.key_id, issued_at=found.read_at, until=found.expires_at
+        )
         return token.text, KEEP_SECONDS
 
     return exchange

@@ -51,6 +51,7 @@ class KeyAccess:
     owner: User
     rights: Rights
     read_at: float  # Unix time before its rights were read
+    expires_at: datetime | None
 
 
 class ApiKeys:
@@ -106,7 +107,8 @@ class ApiKeys:
             raise InvalidApiKey
         rights = self._access.of(session, owner)
         repository.note_use(session, key.id, now)
-        return KeyAccess(key.id, owner, rights.only(key.permissions) if key.permissions else rights, now.timestamp())
+        left = rights.only(key.permissions) if key.permissions else rights
+        return KeyAccess(key.id, owner, left, now.timestamp(), key.expires_at)
 
     def _check(self, rights: Rights, permissions: Sequence[str], expires_at: datetime | None) -> None:
         found = [
