@@ -76,7 +76,9 @@ class AuthFake(_Recorder):
         self.note(request, context)
         if (request.username, request.password) != ("ada", "correct horse battery"):
             raise errors.Unauthenticated("Username or password is wrong.")
-        return self._pair(REFRESH)
+        pair = self._pair(REFRESH)
+        pair.device_token = "device-1"
+        return pair
 
     def Refresh(self, request: Any, context: Any) -> Any:
         self.note(request, context)

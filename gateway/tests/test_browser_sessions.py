@@ -31,7 +31,7 @@ async def test_a_login_with_cookie_answers_cookies_and_no_token_in_the_body(gate
     body = answer.json()
     assert (body["access_token"], body["refresh_token"], body["expires_in"]) == ("", "", 600)
     cookies = {each.partition("=")[0]: each for each in answer.headers.get_list("set-cookie")}
-    assert set(cookies) == {"espalier_access", "espalier_refresh", "espalier_csrf"}
+    assert set(cookies) == {"espalier_access", "espalier_refresh", "espalier_csrf", "espalier_device"}
     for name, text in cookies.items():
         assert "SameSite=Strict" in text
         assert "Path=/" in text
@@ -115,7 +115,8 @@ async def test_refresh_and_logout_work_from_the_cookies(gateway: RunningGateway)
     answer = await client.post("/api/v1/auth/logout", headers=headers)
     assert (answer.status_code, answer.json()) == (200, {})
     assert gateway.fakes["auth"].requests[-1].refresh_token == "refresh-2"
-    assert dict(client.cookies) == {}
+    # The device stays known, which signs nobody in.
+    assert set(client.cookies) == {"espalier_device"}
     await client.aclose()
 
 
@@ -125,7 +126,8 @@ async def test_a_session_that_auth_has_ended_is_removed_from_the_browser(gateway
     headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
     answer = await client.post("/api/v1/auth/refresh", headers=headers)
     assert answer.status_code == 401
-    assert dict(client.cookies) == {}
+    # The device stays known, which signs nobody in.
+    assert set(client.cookies) == {"espalier_device"}
     await client.aclose()
 
 
@@ -194,3 +196,15 @@ async def test_every_answer_carries_the_security_headers(gateway: RunningGateway
     assert "server" not in answer.headers
     if path.startswith("/api/"):
         assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_browser_that_signed_in_before_says_so_at_the_next_sign_in(gateway: RunningGateway) -> None:
+    first = await gateway.client.post(LOGIN, json={**ADA, "cookie": True})
+    await gateway.client.post(LOGIN, json={**ADA, "cookie": True})
+    await gateway.client.post(LOGIN, json=ADA)
+
+    assert first.json()["device_token"] == ""
+    device = next(text for text in first.headers.get_list("set-cookie") if text.startswith("espalier_device"))
+    assert "HttpOnly" in device
+    assert "SameSite=Strict" in device
+    assert [request.device_token for request in gateway.fakes["auth"].requests] == ["", "device-1", ""]

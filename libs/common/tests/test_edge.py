@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from espalier_common import errors
 from espalier_common.identity import current_principal, find_principal
+from espalier_common.revocations import Revocations
 from espalier_common.rpc.context import current_request_id
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.settings import ServiceSettings, SettingsError
@@ -250,3 +252,21 @@ async def test_health_follows_readiness(rpc_server: Any, contract: SimpleNamespa
     assert live.status == health_pb2.HealthCheckResponse.SERVING
     well.set()
     await status_becomes(health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_a_stream_ends_when_the_token_is_taken_back(
+    server: Any, contract: SimpleNamespace, ask: Any, servicer: Servicer
+) -> None:
+    revocations = server.verifier.revocations = Revocations(dict)
+    lost = contract.call(server.channel(permissions=["*"], subject="u1"), "Watch")(ask())
+    kept = contract.call(server.channel(permissions=["*"], subject="u2"), "Watch")(ask())
+    await lost.read()
+    await kept.read()
+    revocations.put({"u1": time.time() + 1})
+
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await asyncio.wait_for(lost.read(), 5)
+    assert from_rpc_error(ended.value).reason == "TOKEN_REVOKED"
+    await asyncio.wait_for(servicer.closed.wait(), 5)
+    assert not kept.done()
+    kept.cancel()

@@ -23,9 +23,7 @@ class InvalidInvitation(FailedPrecondition):
     reason = "INVALID_INVITATION"
 
     def __init__(self) -> None:
-        super().__init__(
-            "The invitation is not valid: it was used, has expired or was taken back. Ask for a new one."
-        )
+        super().__init__("The invitation is not valid: it was used, has expired or was taken back. Ask for a new one.")
 
 
 class InvalidResetLink(FailedPrecondition):

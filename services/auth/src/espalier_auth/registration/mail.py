@@ -25,7 +25,7 @@ class Mailer:
         """Sends a mail of plain text. Raises OSError and SMTPException when the server does not take it."""
         message = EmailMessage()
         message["From"], message["To"], message["Subject"] = self.settings.smtp_from, to, subject
-        message.set_content(text)
+        message.set_content(text, cte="7bit")  # else a long link would be broken over lines
         with self._connect() as server:
             if self.settings.smtp_username:
                 server.login(self.settings.smtp_username, self.settings.smtp_password.get_secret_value())
