@@ -4,6 +4,7 @@ import html
 import json
 import re
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -362,6 +363,11 @@ async def test_a_provider_that_is_away_is_told(start_oidc: StartOidc) -> None:
     error = from_rpc_error(refused.value)
     assert (error.code, error.reason) == ("UNAVAILABLE", "OIDC_PROVIDER_UNAVAILABLE")
     assert "Corporate login" in error.message
+    started = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await relying.begin()
+    assert time.monotonic() - started < 5
     # Passwords go on.
     assert await relying.auth.login()
 

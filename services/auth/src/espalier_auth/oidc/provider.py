@@ -26,6 +26,8 @@ MAX_ANSWER_BYTES = 256 << 10
 METADATA_SECONDS = 3600.0
 # A token with a made-up key must not make us ask for the keys again and again.
 KEYS_PAUSE = 10.0
+# While a provider is away, one caller finds out and the others are told the same, instead of all waiting in a row.
+FAILURE_SECONDS = 3.0
 
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
@@ -48,6 +50,8 @@ class Provider:
         self.settings = settings
         self._redirect_uri = redirect_uri
         self._known: _Known | None = None
+        self._failure: ProviderUnavailable | ProviderUntrusted | None = None
+        self._failed_at = 0.0
         self._lock = asyncio.Lock()
         self._http: httpx.AsyncClient | None = None
 
@@ -144,8 +148,17 @@ class Provider:
         """Metadata and keys, at most so many seconds old."""
         async with self._lock:
             if self._known is None or time.monotonic() - self._known.read_at > newer_than:
-                self._known = await self._discover()
+                self._known = await self._discover_unless_failed()
             return self._known
+
+    async def _discover_unless_failed(self) -> _Known:
+        if self._failure is not None and time.monotonic() - self._failed_at < FAILURE_SECONDS:
+            raise self._failure.with_traceback(None)
+        try:
+            return await self._discover()
+        except (ProviderUnavailable, ProviderUntrusted) as error:
+            self._failure, self._failed_at = error, time.monotonic()
+            raise
 
     async def _discover(self) -> _Known:
         address = f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration"
