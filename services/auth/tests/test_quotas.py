@@ -100,7 +100,7 @@ async def test_a_refusal_says_which_quota_how_much_and_when_it_begins_anew(desk:
     error = await refusal(desk.reserve(mia, 20))
 
     assert error.code == "RESOURCE_EXHAUSTED"
-    assert "your quota of 1,000 tokens a day: 990 are used or held, and 20 more are asked for." in error.message
+    assert "your quota for tokens a day: 990 of 1,000 used or held, 20 more asked for." in error.message
     assert "It begins anew at " in error.message
     assert error.message.endswith(" 00:00 (Europe/Berlin).")
     assert (error.metadata["quota_id"], error.metadata["kind"]) == (quota.id, "TOKENS_IN")
@@ -150,7 +150,10 @@ async def test_an_amount_of_0_asks_whether_anything_is_left(desk: Any, mia: str)
     assert await desk.reserve(mia, 0, kind=pb.USAGE_KIND_GPU_SECONDS)
     desk.report(mia, 3600, kind=pb.USAGE_KIND_GPU_SECONDS)
 
-    assert "3,600 GPU-seconds a month" in (await refusal(desk.reserve(mia, 0, kind=pb.USAGE_KIND_GPU_SECONDS))).message
+    assert (
+        "your quota for GPU-seconds a month: 3,600 of 3,600 used or held."
+        in (await refusal(desk.reserve(mia, 0, kind=pb.USAGE_KIND_GPU_SECONDS))).message
+    )
 
 
 async def test_stored_bytes_are_limited_by_the_newest_amount(desk: Any, mia: str) -> None:
@@ -172,7 +175,9 @@ async def test_a_groups_quota_binds_its_members_together(desk: Any, mia: str) ->
 
     await desk.reserve(ben, 40)
 
-    assert "your group's quota of 100 tokens a day" in (await refusal(desk.reserve(mia, 1))).message
+    assert (
+        "your group's quota for tokens a day: 100 of 100 used or held" in (await refusal(desk.reserve(mia, 1))).message
+    )
     assert not (await desk.reserve(eve, 1000)).limited
     token = (await desk.auth.login("ben", "a quiet green lamp")).access_token
     mine = await usage_pb2_grpc.QuotaServiceStub(desk.auth.channel(token)).ListMyQuotas(pb.ListMyQuotasRequest())

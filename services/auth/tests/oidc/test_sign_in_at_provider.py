@@ -345,6 +345,22 @@ async def test_a_wrong_client_secret_is_told_without_it(start_oidc: StartOidc) -
     assert "another secret" not in error.message
 
 
+@pytest.mark.parametrize(
+    ("client", "settings"),
+    [
+        ({"token_endpoint_auth_method": "client_secret_post"}, {"client_authentication": "client_secret_post"}),
+        ({"token_endpoint_auth_method": "none", "client_secret": None}, {"client_secret": ""}),
+    ],
+)
+async def test_clients_of_other_kinds_sign_in_too(
+    start_oidc: StartOidc, client: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    with _provider(client=client) as other:
+        relying = await start_oidc(other, **settings)
+        other.put("sub-1", **ADA)
+        assert (await relying.sign_in("sub-1")).username == "ada"
+
+
 async def test_new_keys_of_the_provider_are_found(start_oidc: StartOidc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("espalier_auth.oidc.provider.KEYS_PAUSE", 0.0)
     with _provider() as rotating:

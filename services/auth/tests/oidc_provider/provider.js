@@ -23,9 +23,9 @@ async function makeProvider(issuer, kid) {
     clients: [
       {
         client_id: "espalier",
-        client_secret: given.client_secret,
+        ...(given.client?.client_secret === null ? {} : { client_secret: given.client_secret }),
         redirect_uris: [given.redirect_uri],
-        ...given.client,
+        ...(given.client && { token_endpoint_auth_method: given.client.token_endpoint_auth_method }),
       },
     ],
     jwks: { keys: [await signingKey(kid)] },

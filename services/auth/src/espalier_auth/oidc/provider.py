@@ -100,8 +100,9 @@ class Provider:
         }
         secret = self.settings.client_secret.get_secret_value()
         methods = known.metadata.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        chosen = self.settings.client_authentication
         credentials = None
-        if secret and "client_secret_basic" in methods:
+        if secret and (chosen == "client_secret_basic" or (not chosen and "client_secret_basic" in methods)):
             credentials = (_form_encoded(self.settings.client_id), _form_encoded(secret))
         else:
             form |= {"client_id": self.settings.client_id} | ({"client_secret": secret} if secret else {})

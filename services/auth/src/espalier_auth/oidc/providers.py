@@ -30,6 +30,8 @@ class ProviderSettings(BaseModel):
     client_id: Annotated[str, Field(min_length=1)]
     # Empty for a public client, for which PKCE is the only proof.
     client_secret: SecretStr = SecretStr("")
+    # How the secret is proven; empty: with HTTP Basic where the provider takes it.
+    client_authentication: Literal["", "client_secret_basic", "client_secret_post"] = ""
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     username_claim: str = "preferred_username"
     # Claim with the names of the user's groups.
