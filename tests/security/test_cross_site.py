@@ -118,3 +118,14 @@ def test_with_the_header_the_console_works(browser: httpx.Client) -> None:
     assert browser.post("/api/v1/auth/refresh", json={}, headers=csrf(browser)).status_code == 200
     assert browser.post("/api/v1/auth/logout", json={}, headers=csrf(browser)).status_code == 200
     assert browser.get("/api/v1/me").status_code == 401
+
+
+def test_what_no_client_needs_is_not_offered(platform: Platform) -> None:
+    with httpx.Client(base_url=platform.url, timeout=30) as http:
+        for method in ("TRACE", "TRACK", "CONNECT", "DEBUG"):
+            assert http.request(method, "/api/v1/prompts").status_code in {400, 404, 405, 501}
+        for path in ("/metrics", "/.git/config", "/debug", "/assets/", "/assets/..%2f..%2f.env", "/server-status"):
+            answer = http.get(path)
+            # A path without a dot may be a page of the console, which is the same for all of them.
+            assert answer.status_code in {401, 404} or "<!doctype html" in answer.text.lower()
+        assert "server" not in http.get("/healthz").headers

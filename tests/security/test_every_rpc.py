@@ -175,3 +175,29 @@ def compare(
     in_a_body = all(path.count(".") > 1 for path in foreign)
     assert found.code in ({"INVALID_ARGUMENT", "400"} if in_a_body else {"NOT_FOUND"}), (sorted(foreign), found)
     assert found.but_for(names) == expected, sorted(foreign)
+
+
+FILE_ROUTES = [("GET", ""), ("HEAD", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/content")]
+
+
+@pytest.mark.parametrize(("method", "rest"), FILE_ROUTES)
+def test_files_of_others_are_as_if_they_did_not_exist(
+    method: str, rest: str, forger: Forger, owners: tuple[Belongings, Belongings]
+) -> None:
+    """The routes that no RPC describes."""
+    anna, bert = owners
+    theirs, missing = anna.ids["upload"], str(uuid.uuid4())
+    headers = {"tus-resumable": "1.0.0", "upload-offset": "0", "content-type": "application/offset+octet-stream"}
+    for token in ("", f"Bearer {forger.expired()}", f"Bearer {forger.forged()}"):
+        asked = bert.api.http.request(
+            method, f"/api/v1/files/{theirs}{rest}", headers={**headers, "authorization": token}
+        )
+        assert asked.status_code == 401
+    answers = [
+        bert.api.http.request(method, f"/api/v1/files/{name}{rest}", headers=headers) for name in (theirs, missing)
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    texts = [answer.text.replace(theirs, missing) for answer in answers]
+    for position, answer in enumerate(answers):
+        texts[position] = texts[position].replace(answer.headers["x-request-id"], "")
+    assert texts[0] == texts[1]
