@@ -225,7 +225,7 @@ async def test_chat_answers_within_quota_and_refuses_over_it_also_while_auth_is_
     await eventually(is_settled)
     error = await refusal(ask(hers, her_session))
     assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
-    assert "your quota of 20 tokens a day: 25 are used or held" in error.message
+    assert "your quota for tokens a day: 25 of 20 used or held" in error.message
     assert 0 < error.retry_after <= 86_400
 
     await platform.auth.stop(grace=0)
@@ -276,7 +276,7 @@ async def test_a_run_over_quota_is_refused_until_another_has_ended(platform: Pla
     first = await runs.CreateRun(request)
     error = await refusal(runs.CreateRun(request))
     assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
-    assert "your quota of 1 runs at the same time: 1 are used or held" in error.message
+    assert "your quota for runs at the same time: 1 of 1 used or held, 1 more asked for" in error.message
 
     await runs.StopRun(run_service_pb2.StopRunRequest(run_id=first.id))
 
@@ -290,7 +290,7 @@ async def test_a_run_over_quota_is_refused_until_another_has_ended(platform: Pla
 
     await eventually(goes_through)
     error = await refusal(a_version(datasets, settings, owner=mia, rows=100))
-    assert "your quota of 1,000 stored bytes: " in error.message
+    assert "your quota for stored bytes: " in error.message
 
 
 async def a_version(datasets: Any, settings: TrainingOrchestratorSettings, *, owner: str, rows: int) -> str:

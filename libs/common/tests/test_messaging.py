@@ -15,7 +15,7 @@ from espalier_common.bus import Bus, Consumer, Event, Stream
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import Unavailable
 from espalier_common.infra import processes
-from espalier_common.infra.nats import LocalNats
+from espalier_common.infra.nats import USAGE_REPORTS, LocalNats
 from espalier_common.outbox import OutboxRelay, record
 from espalier_common.tables import dead_letters, outbox, processed_messages
 
@@ -162,7 +162,7 @@ async def test_an_event_waits_while_the_bus_is_away_and_leaves_in_order(
         await asyncio.to_thread(server.stop)
 
 
-async def test_a_user_cannot_publish_what_is_not_its_own(service_home: Path) -> None:
+async def test_a_user_publishes_its_own_and_reports_of_use_and_nothing_else(service_home: Path) -> None:
     server = LocalNats(
         service_home / uuid.uuid4().hex, port=processes.free_port(), passwords={"auth": "a", "chat": "b"}
     )
@@ -172,6 +172,7 @@ async def test_a_user_cannot_publish_what_is_not_its_own(service_home: Path) -> 
         await bus.start()
         await asyncio.wait_for(bus.wait_connected(), 10)
         await bus.publish("espalier.chat.v1.Said", b"", msg_id="1")
+        await bus.publish(USAGE_REPORTS, b"", msg_id="3")
         with pytest.raises(Unavailable):
             await bus.publish("espalier.auth.v1.UserCreated", b"", msg_id="2")
     finally:

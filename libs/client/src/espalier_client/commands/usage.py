@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from espalier_client import lookup
-from espalier_client.output import Output, OutputFormat, bytes_text, emit, note, table_of, word
+from espalier_client.output import Output, OutputFormat, bytes_text, duration, emit, note, table_of, word
 from espalier_client.session import Server, open_api
 
 KIND = "USAGE_KIND_"
@@ -58,7 +58,7 @@ def usage(
 def amount_text(kind: str, amount: float) -> str:
     """An amount of a kind for people, such as "1.5 h" of GPU-seconds."""
     if kind.endswith("_SECONDS"):
-        return f"{amount / _HOUR:,.2f} h"
+        return duration(amount) if amount < _HOUR else f"{amount / _HOUR:,.2f} h"
     return bytes_text(amount) if kind == "USAGE_KIND_STORED_BYTES" else f"{amount:,.0f}"
 
 

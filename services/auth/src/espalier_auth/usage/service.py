@@ -190,7 +190,7 @@ def _refuse_excess(session: Session, quotas: Sequence[Quota], amounts: Mapping[K
 def _exceeded(status: QuotaStatus, wanted: float) -> QuotaExceeded:
     quota = status.quota
     whose = "your" if quota.user_id else "your group's"
-    asked = f", and {_number(wanted)} more are asked for" if wanted else ""
+    asked = f", {_number(wanted)} more asked for" if wanted else ""
     if status.reset_at is not None:
         local = status.reset_at.astimezone(ZoneInfo(quota.time_zone))
         ending = f"It begins anew at {local:%Y-%m-%d %H:%M} ({quota.time_zone})."
@@ -199,8 +199,8 @@ def _exceeded(status: QuotaStatus, wanted: float) -> QuotaExceeded:
         ending = "Wait until a run has ended." if quota.kind is Kind.CONCURRENT_RUNS else "Delete what is not needed."
         retry_after = RETRY_SECONDS if quota.kind is Kind.CONCURRENT_RUNS else None
     return QuotaExceeded(
-        f"This is over {whose} quota of {_number(quota.amount)} {_UNITS[quota.kind]}{_EACH[quota.period]}: "
-        f"{_number(status.used)} are used or held{asked}. {ending}",
+        f"This is over {whose} quota for {_UNITS[quota.kind]}{_EACH[quota.period]}: "
+        f"{_number(status.used)} of {_number(quota.amount)} used or held{asked}. {ending}",
         retry_after=retry_after,
         metadata={
             "quota_id": quota.id,
