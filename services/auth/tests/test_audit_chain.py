@@ -18,6 +18,7 @@ from espalier_auth.audit.kept_head import KeptHead
 from espalier_auth.audit.models import START, Head, NewEvent, Result, words_of
 from espalier_auth.audit.repository import Filter
 from espalier_common.db import Database
+from espalier_common.pagination import PageRequest, Paginator
 from espalier_common.testing.plugin import MigratedDatabase
 
 
@@ -217,7 +218,7 @@ def test_a_search_finds_whole_values_and_words_in_them(database: Database) -> No
         (Filter(end=datetime(2025, 3, 1, 13, tzinfo=UTC)), 3),
     ],
 )
-def test_filters_narrow(database: Database, wanted: Filter, count: int) -> None:
+def test_filters_narrow(database: Database, monkeypatch: pytest.MonkeyPatch, wanted: Filter, count: int) -> None:
     login = event(
         action="espalier.auth.v1.AuthService/Login",
         target="auth/login",
@@ -228,4 +229,20 @@ def test_filters_narrow(database: Database, wanted: Filter, count: int) -> None:
     delete = event(action="espalier.auth.v1.UserService/DeleteUser")
     with database.transaction() as session:
         service.append(session, [event(), event(), login, delete])
-        assert len(repository.read_events(session, wanted, after=None, limit=100)) == count
+        exported = repository.read_events(session, wanted, after=None, limit=100)
+        assert len(exported) == count
+        for window in (1, 10_000):
+            monkeypatch.setattr(repository, "WINDOW", window)
+            assert listed(session, wanted) == [entry.sequence for entry in reversed(exported)]
+
+
+def listed(session: Session, wanted: Filter) -> list[int]:
+    """Sequences over all pages of two."""
+    paginator, after, found = Paginator("secret"), None, list[int]()
+    while True:
+        request = PageRequest(2, after, "", paginator)
+        page = repository.list_events(session, wanted, request)
+        found += [entry.sequence for entry in page.items]
+        if not page.next_page_token:
+            return found
+        after = (page.items[-1].time, page.items[-1].sequence)
