@@ -270,6 +270,33 @@ async def test_who_is_signed_in_links_his_account_and_signs_in_with_either(start
     assert from_rpc_error(refused.value).code == "UNAUTHENTICATED"
 
 
+async def test_who_unlinks_loses_what_came_with_it_and_never_his_only_way_in(start_oidc: StartOidc) -> None:
+    relying = await start_oidc()
+    owner = await relying.auth.create_user("ada", roles=["viewer"])
+    relying.provider.put("sub-13", **ADA)
+    token = (await relying.auth.login("ada", "a quiet green lamp")).access_token
+    await relying.stub(token).LinkIdentity(oidc_pb2.LinkIdentityRequest(**await relying.answer("sub-13")))
+    token = (await relying.auth.login("ada", "a quiet green lamp")).access_token
+    unlink = oidc_pb2.UnlinkIdentityRequest(provider="corporate")
+
+    listed = await relying.stub(token).ListIdentities(oidc_pb2.ListIdentitiesRequest())
+    assert [(each.provider, each.email) for each in listed.identities] == [("corporate", "ada@example.org")]
+    await relying.stub(token).UnlinkIdentity(unlink)
+
+    token = (await relying.auth.login("ada", "a quiet green lamp")).access_token
+    me = await relying.auth.users(token).GetMe(service_pb2.GetMeRequest())
+    assert (me.user.id, list(me.user.roles)) == (owner.id, ["viewer"])
+    assert not (await relying.stub(token).ListIdentities(oidc_pb2.ListIdentitiesRequest())).identities
+    assert (await relying.refusal(await relying.answer("sub-13"))).reason == "ACCOUNT_EXISTS"
+
+    relying.provider.put("sub-14", **{**ADA, "email": "bob@example.org", "preferred_username": "bob"})
+    bob = (await relying.finish(await relying.answer("sub-14"))).access_token
+    for caller, reason in ((token, "IDENTITY_NOT_FOUND"), (bob, "ONLY_WAY_IN")):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await relying.stub(caller).UnlinkIdentity(unlink)
+        assert from_rpc_error(refused.value).reason == reason
+
+
 async def test_a_disabled_user_is_told_so(start_oidc: StartOidc) -> None:
     relying = await start_oidc()
     relying.provider.put("sub-7", **ADA)

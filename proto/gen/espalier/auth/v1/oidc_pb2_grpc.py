@@ -5,6 +5,7 @@ import warnings
 
 from espalier.auth.v1 import oidc_pb2 as espalier_dot_auth_dot_v1_dot_oidc__pb2
 from espalier.auth.v1 import resources_pb2 as espalier_dot_auth_dot_v1_dot_resources__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -56,6 +57,16 @@ class OidcServiceStub:
                 request_serializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.LinkIdentityRequest.SerializeToString,
                 response_deserializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.LinkedIdentity.FromString,
                 _registered_method=True)
+        self.ListIdentities = channel.unary_unary(
+                '/espalier.auth.v1.OidcService/ListIdentities',
+                request_serializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.ListIdentitiesRequest.SerializeToString,
+                response_deserializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.ListIdentitiesResponse.FromString,
+                _registered_method=True)
+        self.UnlinkIdentity = channel.unary_unary(
+                '/espalier.auth.v1.OidcService/UnlinkIdentity',
+                request_serializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.UnlinkIdentityRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class OidcServiceServicer:
@@ -90,6 +101,20 @@ class OidcServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListIdentities(self, request, context):
+        """The providers that the signed-in user signs in with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnlinkIdentity(self, request, context):
+        """Ends signing in with a provider, and takes back the roles that came from it. Refused where it is the only way in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OidcServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +137,16 @@ def add_OidcServiceServicer_to_server(servicer, server):
                     servicer.LinkIdentity,
                     request_deserializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.LinkIdentityRequest.FromString,
                     response_serializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.LinkedIdentity.SerializeToString,
+            ),
+            'ListIdentities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIdentities,
+                    request_deserializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.ListIdentitiesRequest.FromString,
+                    response_serializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.ListIdentitiesResponse.SerializeToString,
+            ),
+            'UnlinkIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnlinkIdentity,
+                    request_deserializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.UnlinkIdentityRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +258,60 @@ class OidcService:
             '/espalier.auth.v1.OidcService/LinkIdentity',
             espalier_dot_auth_dot_v1_dot_oidc__pb2.LinkIdentityRequest.SerializeToString,
             espalier_dot_auth_dot_v1_dot_oidc__pb2.LinkedIdentity.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIdentities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.auth.v1.OidcService/ListIdentities',
+            espalier_dot_auth_dot_v1_dot_oidc__pb2.ListIdentitiesRequest.SerializeToString,
+            espalier_dot_auth_dot_v1_dot_oidc__pb2.ListIdentitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnlinkIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.auth.v1.OidcService/UnlinkIdentity',
+            espalier_dot_auth_dot_v1_dot_oidc__pb2.UnlinkIdentityRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ Single sign-on with OpenID Connect: authorization code with PKCE."""
 from collections import abc as _abc
 from espalier.auth.v1 import oidc_pb2 as _oidc_pb2
 from espalier.auth.v1 import resources_pb2 as _resources_pb2
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -42,6 +43,10 @@ class OidcServiceStub:
     """Ends a sign-in with what the provider sent back. Makes the user at his first sign-in."""
     LinkIdentity: _grpc.UnaryUnaryMultiCallable[_oidc_pb2.LinkIdentityRequest, _oidc_pb2.LinkedIdentity]
     """Lets the signed-in user sign in with the provider from now on; takes what the provider sent back."""
+    ListIdentities: _grpc.UnaryUnaryMultiCallable[_oidc_pb2.ListIdentitiesRequest, _oidc_pb2.ListIdentitiesResponse]
+    """The providers that the signed-in user signs in with."""
+    UnlinkIdentity: _grpc.UnaryUnaryMultiCallable[_oidc_pb2.UnlinkIdentityRequest, _empty_pb2.Empty]
+    """Ends signing in with a provider, and takes back the roles that came from it. Refused where it is the only way in."""
 
 @_typing.type_check_only
 class OidcServiceAsyncStub(OidcServiceStub):
@@ -56,6 +61,10 @@ class OidcServiceAsyncStub(OidcServiceStub):
     """Ends a sign-in with what the provider sent back. Makes the user at his first sign-in."""
     LinkIdentity: _aio.UnaryUnaryMultiCallable[_oidc_pb2.LinkIdentityRequest, _oidc_pb2.LinkedIdentity]  # type: ignore[assignment]
     """Lets the signed-in user sign in with the provider from now on; takes what the provider sent back."""
+    ListIdentities: _aio.UnaryUnaryMultiCallable[_oidc_pb2.ListIdentitiesRequest, _oidc_pb2.ListIdentitiesResponse]  # type: ignore[assignment]
+    """The providers that the signed-in user signs in with."""
+    UnlinkIdentity: _aio.UnaryUnaryMultiCallable[_oidc_pb2.UnlinkIdentityRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Ends signing in with a provider, and takes back the roles that came from it. Refused where it is the only way in."""
 
 class OidcServiceServicer(metaclass=_abc_1.ABCMeta):
     """Signs in people whom an identity provider vouches for."""
@@ -91,5 +100,21 @@ class OidcServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_oidc_pb2.LinkedIdentity, _abc.Awaitable[_oidc_pb2.LinkedIdentity]]:
         """Lets the signed-in user sign in with the provider from now on; takes what the provider sent back."""
+
+    @_abc_1.abstractmethod
+    def ListIdentities(
+        self,
+        request: _oidc_pb2.ListIdentitiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_oidc_pb2.ListIdentitiesResponse, _abc.Awaitable[_oidc_pb2.ListIdentitiesResponse]]:
+        """The providers that the signed-in user signs in with."""
+
+    @_abc_1.abstractmethod
+    def UnlinkIdentity(
+        self,
+        request: _oidc_pb2.UnlinkIdentityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Ends signing in with a provider, and takes back the roles that came from it. Refused where it is the only way in."""
 
 def add_OidcServiceServicer_to_server(servicer: OidcServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

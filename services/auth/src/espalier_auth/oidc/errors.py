@@ -1,14 +1,16 @@
 """What goes wrong with single sign-on, one line each.
 
-NotFound          ProviderNotFound
-Unauthenticated   LoginExpired · ProviderRefused · ProviderUntrusted · UserDisabled
-AlreadyExists     AccountExists · IdentityTaken · LinkedAlready
-InvalidArgument   IncompleteAnswer
-Unavailable       ProviderUnavailable
+NotFound            ProviderNotFound · IdentityNotFound
+Unauthenticated     LoginExpired · ProviderRefused · ProviderUntrusted · UserDisabled
+FailedPrecondition  OnlyWayIn
+AlreadyExists       AccountExists · IdentityTaken · LinkedAlready
+InvalidArgument     IncompleteAnswer
+Unavailable         ProviderUnavailable
 """
 
 from espalier_common.errors import (
     AlreadyExists,
+    FailedPrecondition,
     FieldViolation,
     InvalidArgument,
     NotFound,
@@ -22,6 +24,20 @@ class ProviderNotFound(NotFound):
 
     def __init__(self, name: str) -> None:
         super().__init__("identity provider", name)
+
+
+class IdentityNotFound(NotFound):
+    reason = "IDENTITY_NOT_FOUND"
+
+    def __init__(self, provider: str) -> None:
+        super().__init__("identity", provider, message=f"Your account is not linked to {provider!r}.")
+
+
+class OnlyWayIn(FailedPrecondition):
+    reason = "ONLY_WAY_IN"
+
+    def __init__(self) -> None:
+        super().__init__("Your account has no password, so this is its only way in; it stays.")
 
 
 class LoginExpired(Unauthenticated):

@@ -18,8 +18,9 @@ def lock_identity(session: Session, *, issuer: str, subject: str) -> ExternalIde
 
 
 def list_identities(session: Session, user_id: str) -> Sequence[ExternalIdentity]:
-    """Who the user is at all providers."""
-    return session.scalars(select(ExternalIdentity).where(ExternalIdentity.user_id == user_id)).all()
+    """Who the user is at all providers, by their names."""
+    found = select(ExternalIdentity).where(ExternalIdentity.user_id == user_id)
+    return session.scalars(found.order_by(ExternalIdentity.provider, ExternalIdentity.issuer)).all()
 
 
 def has_identity_at(session: Session, user_id: str, *, issuer: str) -> bool:

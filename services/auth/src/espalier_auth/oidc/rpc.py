@@ -6,16 +6,18 @@ Handlers that ask a provider are coroutines: while they wait they hold neither a
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
+from google.protobuf.empty_pb2 import Empty
+
 from espalier.auth.v1 import oidc_pb2, oidc_pb2_grpc, resources_pb2
-from espalier_auth.errors import ForPeopleOnly
+from espalier_auth.caller import current_person
 from espalier_auth.models import User
 from espalier_auth.oidc.errors import IncompleteAnswer, LoginExpired, ProviderNotFound, ProviderRefused
 from espalier_auth.oidc.id_token import Claims
 from espalier_auth.oidc.login_state import LoginStates, PendingLogin
+from espalier_auth.oidc.models import ExternalIdentity
 from espalier_auth.oidc.provider import Provider
 from espalier_auth.oidc.service import SingleSignOn
 from espalier_common.db import Database
-from espalier_common.identity import current_principal
 from espalier_common.rpc.server import ServicerEntry
 
 BeginSession = Callable[[User], Awaitable[resources_pb2.TokenPair]]
@@ -65,12 +67,22 @@ class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
         return await self._begin_session(user)
 
     async def LinkIdentity(self, request: oidc_pb2.LinkIdentityRequest, context: object) -> oidc_pb2.LinkedIdentity:
-        principal = current_principal()
-        if principal.kind != "user":
-            raise ForPeopleOnly
+        principal = current_person()
         provider = self._find(request.provider)
         claims = await self._identify(provider, request)
         return await asyncio.to_thread(self._link, provider, claims, principal.subject)
+
+    def ListIdentities(
+        self, request: oidc_pb2.ListIdentitiesRequest, context: object
+    ) -> oidc_pb2.ListIdentitiesResponse:
+        with self._database.transaction() as session:
+            found = self._single_sign_on.list(session, user_id=current_person().subject)
+        return oidc_pb2.ListIdentitiesResponse(identities=[_to_identity(identity) for identity in found])
+
+    def UnlinkIdentity(self, request: oidc_pb2.UnlinkIdentityRequest, context: object) -> Empty:
+        with self._database.transaction() as session:
+            self._single_sign_on.unlink(session, request.provider, user_id=current_person().subject)
+        return Empty()
 
     async def close(self) -> None:
         """Ends the connections to all providers."""
@@ -107,7 +119,11 @@ class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
     def _link(self, provider: Provider, claims: Claims, user_id: str) -> oidc_pb2.LinkedIdentity:
         with self._database.transaction() as session:
             identity = self._single_sign_on.link(session, provider.settings, claims, user_id=user_id)
-            return oidc_pb2.LinkedIdentity(provider=identity.provider, email=identity.email)
+            return _to_identity(identity)
+
+
+def _to_identity(identity: ExternalIdentity) -> oidc_pb2.LinkedIdentity:
+    return oidc_pb2.LinkedIdentity(provider=identity.provider, email=identity.email)
 
 
 def servicers(rpc: OidcRpc) -> list[ServicerEntry]:

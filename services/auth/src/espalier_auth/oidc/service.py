@@ -6,7 +6,7 @@ whoever owns both links them while he is signed in to the account.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
@@ -16,7 +16,15 @@ from espalier_auth.access.rights import AccessRights
 from espalier_auth.errors import LastAdmin
 from espalier_auth.models import User, UserChanged
 from espalier_auth.oidc import repository
-from espalier_auth.oidc.errors import AccountExists, IdentityTaken, LinkedAlready, LoginExpired, UserDisabled
+from espalier_auth.oidc.errors import (
+    AccountExists,
+    IdentityNotFound,
+    IdentityTaken,
+    LinkedAlready,
+    LoginExpired,
+    OnlyWayIn,
+    UserDisabled,
+)
 from espalier_auth.oidc.id_token import Claims
 from espalier_auth.oidc.login_state import PendingLogin
 from espalier_auth.oidc.models import ExternalIdentity
@@ -79,6 +87,27 @@ class SingleSignOn:
             _log.info("identity linked", user_id=user_id, provider=provider.name)
         self._synchronise(session, identity, user, _wanted_roles(provider, claims))
         return identity
+
+    def list(self, session: Session, *, user_id: str) -> Sequence[ExternalIdentity]:
+        """Who a user is at all providers."""
+        return repository.list_identities(session, user_id)
+
+    def unlink(self, session: Session, provider: str, *, user_id: str) -> None:
+        """Ends signing in with a provider. Raises IdentityNotFound, OnlyWayIn."""
+        self._access.lock(session)
+        user = users_repository.lock_user(session, user_id)
+        identities = repository.list_identities(session, user_id)
+        identity = next((each for each in identities if each.provider == provider), None)
+        if user is None or identity is None:
+            raise IdentityNotFound(provider)
+        if user.password_hash == NO_PASSWORD and len(identities) == 1:
+            raise OnlyWayIn
+        self._synchronise(session, identity, user, [])
+        session.delete(identity)
+        if user.identity_provider == provider:
+            others = [each.provider for each in identities if each is not identity]
+            user.identity_provider = others[0] if others and user.password_hash == NO_PASSWORD else ""
+        _log.info("identity unlinked", user_id=user_id, provider=provider)
 
     def _create_user(self, session: Session, provider: ProviderSettings, claims: Claims) -> User:
         username, email = _username(provider, claims), _email(claims)
