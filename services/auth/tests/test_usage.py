@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from espalier.auth.v1 import usage_pb2 as pb
 from espalier.auth.v1 import usage_pb2_grpc
@@ -151,6 +152,28 @@ async def test_of_stored_bytes_the_newest_amount_of_each_user_counts(auth: Any) 
     )
 
     assert await usage(auth) == [("STORED_BYTES", 47)]
+
+
+@pytest.mark.parametrize(
+    "period",
+    [
+        {"end_time": Timestamp(seconds=-62135596800)},
+        {"start_time": Timestamp(seconds=253402300799)},
+        {"start_time": Timestamp(seconds=2**62)},
+        {"start_time": Timestamp(nanos=-5)},
+        {"start_time": timestamp(NOON), "end_time": timestamp(NOON)},
+        {"start_time": timestamp(NOON - timedelta(days=4000)), "end_time": timestamp(NOON)},
+    ],
+)
+async def test_a_period_that_makes_no_sense_is_refused(auth: Any, period: dict[str, Any]) -> None:
+    stub = await usage_stub(auth)
+
+    for call in (
+        stub.ListUsage(pb.ListUsageRequest(**period)),
+        stub.ListMyUsage(pb.ListMyUsageRequest(**period)),
+        stub.GetStatistics(pb.GetStatisticsRequest(**period)),
+    ):
+        assert (await refusal(call)).code == "INVALID_ARGUMENT"
 
 
 async def test_one_sees_his_own_use_and_not_that_of_others(auth: Any) -> None:

@@ -46,7 +46,7 @@ def _uses(event: Event) -> list[Use]:
     message_type, uses = read[event.subject]
     try:
         found = list(uses(event.parse(message_type)))
-    except (DecodeError, ValueError) as error:
+    except (DecodeError, ValueError, OverflowError) as error:
         _log.warning("usage without a sense", subject=event.subject, message_id=event.message_id, error=repr(error))
         return []
     return found

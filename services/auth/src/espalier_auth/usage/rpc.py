@@ -27,6 +27,7 @@ from espalier_common.visibility import private, visible
 MAX_ROWS = 10_000
 DEFAULT_PERIOD = timedelta(days=30)
 MAX_PERIOD = timedelta(days=3660)
+YEARS = range(1990, 2200)
 DEFAULT_HOLD = timedelta(days=1)
 _GRAINS = {usage_pb2.USAGE_GRAIN_HOUR: "hour", usage_pb2.USAGE_GRAIN_DAY: "day"}
 
@@ -139,7 +140,7 @@ class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
                 raise InvalidReservation("An amount without a kind.", violations=[wrong])
             kind = _kind(amount.kind)
             amounts[kind] = amounts.get(kind, 0.0) + amount.amount
-        until = request.expire_time.ToDatetime(UTC) if request.HasField("expire_time") else utc_now() + DEFAULT_HOLD
+        until = _moment(request, "expire_time") or utc_now() + DEFAULT_HOLD
         with self._database.transaction() as session:
             held = self._quotas.reserve(
                 session,
@@ -198,12 +199,26 @@ def _dimensions(names: Sequence[str]) -> list[str]:
 
 def _period(request: Any) -> tuple[datetime, datetime]:
     """The period asked for. Raises InvalidPeriod."""
-    end = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else utc_now()
-    start = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else end - DEFAULT_PERIOD
+    end = _moment(request, "end_time") or utc_now()
+    start = _moment(request, "start_time") or end - DEFAULT_PERIOD
     if not start < end or end - start > MAX_PERIOD:
         wrong = FieldViolation("start_time", "must be before end_time, by ten years at most", "PERIOD")
         raise InvalidPeriod("The period is empty or too long.", violations=[wrong])
     return start, end
+
+
+def _moment(request: Any, name: str) -> datetime | None:
+    """The moment in this field; None when it is unset. Raises InvalidPeriod for one that no calendar of ours has."""
+    if not request.HasField(name):
+        return None
+    try:
+        moment: datetime = getattr(request, name).ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        moment = datetime.min.replace(tzinfo=UTC)
+    if moment.year not in YEARS:
+        wrong = FieldViolation(name, f"must be a time from {YEARS.start} to {YEARS.stop - 1}", "TIME")
+        raise InvalidPeriod(f"The time is of no use: {name} {wrong.description}.", violations=[wrong])
+    return moment
 
 
 def _quota_id(quota: usage_pb2.Quota) -> str:
