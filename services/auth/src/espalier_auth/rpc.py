@@ -180,6 +180,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     async def CreateUser(self, request: service_pb2.CreateUserRequest, context: object) -> resources_pb2.User:
         _require_username(request.user.username)
+        _require_email(request.user.email)
         # Refused before the hash is worked out; asked once more when the user is added.
         await asyncio.to_thread(self._check_roles, list(request.user.roles), current_principal())
         await self._require_good_password(request.password, username=request.user.username, field="password")
@@ -188,6 +189,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
             display_name=request.user.display_name,
             roles=list(request.user.roles),
             password_hash=await self._passwords.hash(request.password),
+            email=request.user.email.strip().lower(),
         )
         return await asyncio.to_thread(self._create_user, new, current_principal())
 
@@ -289,6 +291,11 @@ def _require_username(username: str) -> None:
         raise InvalidUser(
             "The user needs a username.", violations=[FieldViolation("user.username", "is required", "REQUIRED")]
         )
+
+
+def _require_email(email: str) -> None:
+    if found := find_email_violations(email, field="user.email"):
+        raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
 
 
 def _read_own_changes(request: service_pb2.UpdateMeRequest) -> OwnChanges:
