@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from espalier_auth.access.assembly import servicers as access_servicers
 from espalier_auth.access.keys.rpc import exchange_here
 from espalier_auth.access.keys.service import ApiKeys
 from espalier_auth.access.rights import AccessRights
+from espalier_auth.access.rpc import servicers as access_servicers
 from espalier_auth.audit.events import audit_consumer
 from espalier_auth.audit.kept_head import KeptHead
 from espalier_auth.audit.rpc import servicers as audit_servicers

@@ -9,16 +9,22 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from espalier.auth.v1 import access_pb2, access_pb2_grpc, resources_pb2
 from espalier_auth.access.errors import InvalidGroup, InvalidRole
 from espalier_auth.access.explanation import Explanation, explain
+from espalier_auth.access.keys.rpc import ApiKeyRpc
+from espalier_auth.access.keys.service import ApiKeys
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.access.service import CustomRoles, GroupChanges, Groups, GroupWithMembers, RoleChanges
 from espalier_auth.caller import current_person
 from espalier_auth.roles import Role
 from espalier_auth.rpc import role_message
+from espalier_common.api_keys import Exchange
 from espalier_common.db import Database
 from espalier_common.errors import FieldViolation, InvalidArgument
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Scope, current_principal
 from espalier_common.pagination import Paginator
+from espalier_common.rpc.comments import rpc_comments
+from espalier_common.rpc.permissions import all_permissions
+from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
 
 ROLE_FIELDS = ("description", "permissions", "scope")
@@ -119,6 +125,30 @@ class GroupRpc(access_pb2_grpc.GroupServiceServicer):
     def ListPeers(self, request: access_pb2.ListPeersRequest, context: object) -> access_pb2.ListPeersResponse:
         with self._database.transaction() as session:
             return access_pb2.ListPeersResponse(user_ids=self._groups.peers(session, current_person().subject))
+
+
+def servicers(
+    database: Database, *, access: AccessRights, keys: ApiKeys, exchange: Exchange, paginator: Paginator
+) -> list[ServicerEntry]:
+    """Roles, groups and API keys, for the server."""
+    services = access_pb2.DESCRIPTOR.services_by_name
+    api_keys = ApiKeyRpc(database, keys=keys, exchange=exchange, paginator=paginator)
+    roles = RoleRpc(database, access=access, descriptions=describe_permissions())
+    groups = GroupRpc(database, access=access, paginator=paginator)
+    return [
+        (access_pb2_grpc.add_ApiKeyServiceServicer_to_server, api_keys, services["ApiKeyService"]),
+        (access_pb2_grpc.add_RoleServiceServicer_to_server, roles, services["RoleService"]),
+        (access_pb2_grpc.add_GroupServiceServicer_to_server, groups, services["GroupService"]),
+    ]
+
+
+def describe_permissions() -> dict[str, str]:
+    """What each permission allows: the comments of its RPCs."""
+    comments = rpc_comments()
+    return {
+        permission.name: " ".join(text for rpc in permission.rpcs if (text := comments.get(rpc)))
+        for permission in all_permissions()
+    }
 
 
 def _paths(mask: FieldMask, known: tuple[str, ...], error: type[InvalidArgument]) -> set[str]:
