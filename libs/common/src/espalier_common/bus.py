@@ -6,7 +6,6 @@ deliveries it is kept in `dead_letters`. A service starts and serves while NATS 
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from google.protobuf.message import Message
 
 from espalier_common.errors import Unavailable
+from espalier_common.nats_client import client_type
 from espalier_common.settings import SettingsError
 from espalier_common.telemetry import get_logger
 
@@ -142,7 +142,7 @@ class Bus:
 
         Raises Unavailable when the bus is away or does not confirm within 5 s.
         """
-        self._connection()  # before nats is imported here: see _client_type
+        self._connection()  # before nats is imported here: see nats_client
         from nats.errors import Error
 
         await self._ensure_for(subject)
@@ -231,10 +231,10 @@ class Bus:
         return self._connection().jetstream(timeout=5)
 
     async def _connect(self) -> None:
-        client_type = await asyncio.to_thread(_client_type)
+        new_client = await asyncio.to_thread(client_type)
         said = False
         while True:
-            client = client_type()
+            client = new_client()
             try:
                 await client.connect(**self._options())
             except Exception as error:
@@ -285,23 +285,6 @@ def _away(error: BaseException) -> Unavailable:
     # The caller learns that it may try again; what NATS said is for the administrator.
     _log.warning("message bus refused or did not answer", error=repr(error))
     return Unavailable("The message bus does not answer at the moment; try again.", retry_after=2)
-
-
-def _client_type() -> "type[Client]":
-    """nats-py's client, imported without aiohttp, which it wants for websockets alone: 8 MB and 0.13 s per service.
-
-    A thread imports it, and nothing else may until it is there: nats-py's modules import each other in a circle, and
-    two threads that enter it at two places both fail, for ever.
-    """
-    absent = "aiohttp" not in sys.modules
-    if absent:
-        sys.modules["aiohttp"] = None  # type: ignore[assignment]  # the import system's own mark for "not there"
-    try:
-        from nats.aio.client import Client
-    finally:
-        if absent:
-            del sys.modules["aiohttp"]
-    return Client
 
 
 Handler = Callable[["Session", Event], None]
