@@ -66,7 +66,9 @@ class PasswordGate:
             device = self.device_tokens.read(device_token, user_id=user.id) if user and device_token else ""
             if device:
                 return user, device, Place(device_bucket(device))
-            known = has_signed_in_from(session, username, address, since=utc_now() - ADDRESS_IS_KNOWN_FOR)
+            # Nobody is known by an address that is not: sessions from before it was kept have none either.
+            lately = utc_now() - ADDRESS_IS_KNOWN_FOR
+            known = has_signed_in_from(session, username, address, since=lately) and bool(address)
             account = account_bucket(username, address=address if known else "")
             return user, "", Place(account, address_bucket(address))
 
