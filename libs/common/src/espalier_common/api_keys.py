@@ -1,4 +1,4 @@
-"""API keys `esp_…` at the services: each is exchanged at auth for a short access token; the verdict is kept for seconds.
+"""API keys `esp_…` at the services: each is exchanged at auth for a short access token, and kept for seconds.
 
 A key that was revoked, or whose owner was disabled, therefore ends within KEEP_SECONDS everywhere.
 """

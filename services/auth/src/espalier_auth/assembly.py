@@ -22,7 +22,9 @@ from espalier_auth.oidc.rpc import servicers as oidc_servicers
 from espalier_auth.passwords import Passwords
 from espalier_auth.preferences.rpc import servicers as setting_servicers
 from espalier_auth.preferences.service import Preferences
-from espalier_auth.registration.wiring import servicers as registration_servicers
+from espalier_auth.registration.assembly import registration_rpc
+from espalier_auth.registration.rpc import RegistrationRpc
+from espalier_auth.registration.rpc import servicers as registration_servicers
 from espalier_auth.roles import Roles
 from espalier_auth.rpc import AuthRpc, UserRpc
 from espalier_auth.rpc import servicers as account_servicers
@@ -45,7 +47,7 @@ from espalier_common.outbox import OutboxRelay
 from espalier_common.pagination import Paginator
 from espalier_common.revocations import Revocations
 from espalier_common.rpc.permissions import all_permissions
-from espalier_common.rpc.server import Service, ServicerEntry
+from espalier_common.rpc.server import Service
 
 ROTATE_KEYS = "rotate-keys"
 
@@ -90,7 +92,7 @@ def build(settings: AuthSettings) -> Service:
             *setting_servicers(database, parts.preferences),
             *oidc_servicers(oidc),
             *session_servicers(database),
-            *_registration_servicers(parts),
+            *registration_servicers(_registration_rpc(parts)),
             *access_servicers(
                 database, access=parts.access, keys=api_keys, exchange=exchange, paginator=parts.paginator
             ),
@@ -183,8 +185,8 @@ def _oidc_rpc(parts: _Parts, auth_rpc: AuthRpc) -> OidcRpc:
     )
 
 
-def _registration_servicers(parts: _Parts) -> list[ServicerEntry]:
-    return registration_servicers(
+def _registration_rpc(parts: _Parts) -> RegistrationRpc:
+    return registration_rpc(
         parts.settings,
         parts.database,
         users=parts.users,

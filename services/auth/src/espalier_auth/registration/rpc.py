@@ -28,6 +28,7 @@ from espalier_common.identifiers import is_uuid
 from espalier_common.identity import current_principal
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.client import current_client
+from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
 from espalier_common.telemetry import get_logger
 
@@ -223,3 +224,9 @@ def _email(text: str, *, field: str) -> str:
     if found := find_email_violations(text, field=field):
         raise InvalidUser(f"The request is not valid: {field} {found[0].description}.", violations=found)
     return text.strip().lower()
+
+
+def servicers(rpc: RegistrationRpc) -> list[ServicerEntry]:
+    """The one, for the server."""
+    descriptor = registration_pb2.DESCRIPTOR.services_by_name["RegistrationService"]
+    return [(registration_pb2_grpc.add_RegistrationServiceServicer_to_server, rpc, descriptor)]

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from espalier.auth.v1 import registration_pb2, registration_pb2_grpc
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.passwords import Passwords
@@ -17,10 +16,9 @@ from espalier_auth.settings import AuthSettings
 from espalier_auth.throttle.service import Throttle
 from espalier_common.db import Database
 from espalier_common.pagination import Paginator
-from espalier_common.rpc.server import ServicerEntry
 
 
-def servicers(
+def registration_rpc(
     settings: AuthSettings,
     database: Database,
     *,
@@ -31,8 +29,8 @@ def servicers(
     preferences: Preferences,
     first_admin: FirstAdmin,
     paginator: Paginator,
-) -> list[ServicerEntry]:
-    """The servicer of RegistrationService."""
+) -> RegistrationRpc:
+    """The servicer of RegistrationService, with all it stands on."""
     links = Links(settings.public_url)
     parts = Parts(
         registration=Registration(
@@ -50,6 +48,4 @@ def servicers(
         paginator=paginator,
         minimum_length=preferences.password_min_length,
     )
-    descriptor = registration_pb2.DESCRIPTOR.services_by_name["RegistrationService"]
-    add = registration_pb2_grpc.add_RegistrationServiceServicer_to_server
-    return [(add, RegistrationRpc(database, parts), descriptor)]
+    return RegistrationRpc(database, parts)
