@@ -212,6 +212,7 @@ def test_every_rpc_that_changes_something_is_told() -> None:
     }
     assert quiet == {
         "espalier.auth.v1.AuthService/Refresh",
+        "espalier.auth.v1.OidcService/StartOidcLogin",
         "espalier.training_orchestrator.v1.RunService/PlanRun",
     }
 
