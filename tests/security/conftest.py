@@ -5,18 +5,9 @@ from collections.abc import Iterator
 import pytest
 from belongings import Belongings, conversed, everything_of, trained
 from forgery import Forger, forger_of
+from people import token_of, user
 from platform_process import Api, Platform
 from wire import Wire
-
-
-def user(platform: Platform, name: str, role: str) -> Api:
-    password = f"the password of {name} 71"
-    platform.admin().call("POST", "/api/v1/users", {"user": {"username": name, "roles": [role]}, "password": password})
-    return platform.login(name, password)
-
-
-def token_of(api: Api) -> str:
-    return api.http.headers["authorization"].removeprefix("Bearer ")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import user
+from people import user
 from platform_process import Platform
 
 PASSWORD = "the password of bruno 71"

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 from belongings import Belongings
-from conftest import token_of
 from fill import ids_in, request_of
 from forgery import Forger, claims_of
 from google.protobuf.descriptor import MethodDescriptor
+from people import token_of
 from platform_process import Api
 from wire import Told, Wire, all_rpcs, new_request
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import user
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from people import user
 from platform_process import Api, Platform
 
 EXAMPLES = 8  # of each operation

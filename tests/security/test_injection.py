@@ -9,9 +9,9 @@ from typing import Any
 
 import psycopg2
 import pytest
-from conftest import token_of, user
 from fill import request_of, texts_in
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from people import token_of, user
 from platform_process import Api, Platform
 from wire import Wire, all_rpcs
 

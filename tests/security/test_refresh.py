@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from conftest import user
+from people import user
 from platform_process import Api, Platform
 
 AT_ONCE = 20

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import psycopg2
 import pytest
 from belongings import Belongings
-from conftest import token_of
+from people import token_of
 from platform_process import Api, Platform
 from psycopg2 import sql
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from conftest import token_of, user
+from people import token_of, user
 from platform_process import Api, Platform, until
 from test_tokens import READS
 from wire import Wire, new_request

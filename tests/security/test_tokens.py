@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import token_of, user
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from forgery import Forger, encoded
+from people import token_of, user
 from platform_process import Api, Platform
 from wire import Wire, all_rpcs, new_request
 
