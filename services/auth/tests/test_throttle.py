@@ -91,7 +91,7 @@ async def test_of_two_hundred_parallel_tries_over_two_replicas_at_most_ten_are_c
     tries = [Visitor(replicas[n % 2], token, f"192.0.2.{n % 20}").fails() for n in range(200)]
     answers = {reason(answer) for answer in await asyncio.gather(*tries)}
 
-    assert answers == {"INVALID_CREDENTIALS"}
+    assert answers <= {"INVALID_CREDENTIALS", "TOO_MANY_PASSWORD_TRIES"}
     assert 1 <= checked.count(kept) <= 10
 
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from google.protobuf.message import Message
 
+from espalier_common.ending import end_tasks
 from espalier_common.errors import Unavailable
 from espalier_common.nats_client import client_type
 from espalier_common.settings import SettingsError
@@ -128,12 +129,12 @@ class Bus:
     async def close(self) -> None:
         """Flushes what is under way and disconnects."""
         if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+            await end_tasks([self._connecting])
         if self._client is not None and not self._client.is_closed:
             with suppress(Exception):
                 await asyncio.wait_for(self._client.flush(), 1)
-            await self._client.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._client.close(), 5)
 
     async def publish(
         self, subject: str, payload: bytes, *, msg_id: str, headers: dict[str, str] | None = None

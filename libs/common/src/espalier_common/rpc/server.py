@@ -19,6 +19,7 @@ import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 
 from espalier_common.api_keys import exchange_at
+from espalier_common.ending import end_tasks
 from espalier_common.group_peers import GroupPeers, fetch_peers
 from espalier_common.identity import ServiceIdentity, TokenVerifier, fetch_jwks
 from espalier_common.revocations import Revocations, fetch_revocations
@@ -207,9 +208,7 @@ class RunningService:
         for call in self._service.on_drain:
             await call()
         await self._server.stop(grace)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         for call in self._service.on_stop:
             await call()
         if self._trail is not None:
