@@ -18,7 +18,6 @@ from people import token_of, user
 from platform_process import Api, Platform
 from wire import Wire, all_rpcs, new_request
 
-NOW = int(time.time())
 READS = {
     name: next(rpc for rpc in all_rpcs() if rpc.name == name)
     for name in ("GetMe", "ListRuns", "ListModels", "ListSessions", "ListEvaluations", "ListPrompts")
@@ -74,6 +73,7 @@ def wrong_headers(forger: Forger, trap: str) -> Iterator[tuple[str, str]]:
 
 
 def wrong_claims(forger: Forger) -> Iterator[tuple[str, str]]:
+    now = int(time.time())
     for name in ("iss", "aud", "sub", "iat", "exp", "jti", "kind", "scope", "permissions"):
         yield f"{name} absent", forger.token(**{name: None})
     yield "aud of another", forger.token(aud="espalier-runner")
@@ -84,16 +84,16 @@ def wrong_claims(forger: Forger) -> Iterator[tuple[str, str]]:
     yield "iss cut", forger.token(iss="espal")
     yield "iss as a list", forger.token(iss=["espalier"])
     yield "expired", forger.expired()
-    yield "not yet valid", forger.token(nbf=NOW + 3600)
-    yield "of the future", forger.token(iat=NOW + 600, exp=NOW + 1200)
-    yield "lives for an hour", forger.token(iat=NOW, exp=NOW + 3600)
-    yield "lives for 16 minutes", forger.token(iat=NOW, exp=NOW + 960)
-    for number in ("1" + "0" * 400, "1e400", "NaN", "-Infinity", '"x"', f'"{NOW + 600}"', "{}", "[]", "true", "null"):
+    yield "not yet valid", forger.token(nbf=now + 3600)
+    yield "of the future", forger.token(iat=now + 600, exp=now + 1200)
+    yield "lives for an hour", forger.token(iat=now, exp=now + 3600)
+    yield "lives for 16 minutes", forger.token(iat=now, exp=now + 960)
+    for number in ("1" + "0" * 400, "1e400", "NaN", "-Infinity", '"x"', f'"{now + 600}"', "{}", "[]", "true", "null"):
         yield f"exp {number[:12]}", with_number(forger, "exp", number)
         yield f"iat {number[:12]}", with_number(forger, "iat", number)
     payload = json.dumps(forger.claims)[:-1]
     yield "sub twice", forger.of(f'{payload}, "sub": "{forger.claims["sub"]}"}}'.encode())
-    yield "exp twice", forger.of(f'{payload}, "exp": {NOW + 900}}}'.encode())
+    yield "exp twice", forger.of(f'{payload}, "exp": {now + 900}}}'.encode())
     yield "permissions as text", forger.token(permissions="*")
     yield "kind of nobody", forger.token(kind="root")
     yield "no object", forger.of(b"[]")
