@@ -95,6 +95,20 @@ async def test_groups_change_by_mask_and_come_by_name(auth: Any) -> None:
     assert (await _refusal(admin.groups.GetGroup(missing))).reason == "GROUP_NOT_FOUND"
 
 
+async def test_a_change_of_a_role_or_group_that_would_undo_anothers_is_refused(auth: Any) -> None:
+    admin = await _as(auth, "admin")
+    role = await admin.create_role("labeller", ["chat.sessions.list"])
+    group = await admin.create_group("vision", roles=[], members=[])
+    await admin.update_role(resources_pb2.Role(name=role.name, scope="all", etag=role.etag), "scope")
+    await admin.update_group(access_pb2.Group(id=group.id, roles=["tester"], etag=group.etag), "roles")
+
+    for late in (
+        admin.update_role(resources_pb2.Role(name=role.name, description="late", etag=role.etag), "description"),
+        admin.update_group(access_pb2.Group(id=group.id, name="late", etag=group.etag), "name"),
+    ):
+        assert (await _refusal(late)).reason == "CHANGED_MEANWHILE"
+
+
 async def test_a_role_in_use_is_not_deleted(auth: Any) -> None:
     admin = await _as(auth, "admin")
     await admin.create_role("curator", ["training.datasets.list"])

@@ -110,6 +110,21 @@ async def test_all_other_sessions_end_and_the_one_that_asks_goes_on(auth: Any, o
     assert (await devices(auth, mine.access_token).EndMyOtherSessions(request)).ended == 0
 
 
+async def test_an_administrator_ends_all_sessions_of_a_user(auth: Any, other: Any) -> None:
+    mia = await auth.create_user("mia", roles=["viewer"])
+    lost, admin = await auth.login("mia", "a quiet green lamp"), await auth.login()
+    request = sessions_pb2.EndUserSessionsRequest(user_id=mia.id)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await devices(auth, lost.access_token).EndUserSessions(request)
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+    assert (await devices(auth, admin.access_token).EndUserSessions(request)).ended == 1
+    assert await other.refuses_within(5, lost.access_token) < 5
+    with pytest.raises(grpc.aio.AioRpcError):
+        await auth.sign_in().Refresh(service_pb2.RefreshRequest(refresh_token=lost.refresh_token))
+    assert (await auth.login("mia", "a quiet green lamp")).access_token
+
+
 async def test_anothers_session_is_not_there(auth: Any) -> None:
     await auth.create_user("mia", roles=["viewer"])
     mia, admin = await auth.login("mia", "a quiet green lamp"), await auth.login()

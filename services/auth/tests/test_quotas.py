@@ -252,6 +252,20 @@ async def test_only_services_and_administrators_reserve(auth: Any, mia: str) -> 
     assert error.metadata["permission"] == "auth.usage.reserve"
 
 
+async def test_limits_are_found_by_whom_and_what_they_bind(desk: Desk, mia: str) -> None:
+    group_id = desk.group(mia)
+    of_user = await desk.limit(user_id=mia, amount=10)
+    of_group = await desk.limit(group_id=group_id, amount=10)
+
+    async def found(**wanted: Any) -> list[str]:
+        return [quota.id for quota in (await desk.stub.ListQuotas(pb.ListQuotasRequest(**wanted))).quotas]
+
+    assert await found(user_id=mia) == [of_user.id]
+    assert await found(group_id=group_id) == [of_group.id]
+    assert await found(kind=of_user.kind) == [of_user.id, of_group.id]
+    assert await found(kind=pb.USAGE_KIND_GPU_SECONDS) == []
+
+
 async def test_who_reaches_only_his_own_sees_and_limits_nobody_else(desk: Desk, mia: str) -> None:
     quota = await desk.limit(user_id=mia, amount=10)
     channel = desk.auth.channel((await desk.auth.login()).access_token)

@@ -85,6 +85,37 @@ async def test_users_come_in_pages_by_name(auth: Any) -> None:
     assert (await _refusal(admin.ListUsers(forged))).reason == "INVALID_PAGE_TOKEN"
 
 
+async def test_users_are_found_by_name_role_group_and_state(auth: Any) -> None:
+    mia = await auth.create_user("mia_50", roles=["viewer"])
+    await auth.create_user("ben", roles=["trainer"])
+    zoe = await auth.create_user("zoe", roles=[])
+    await _update(auth, resources_pb2.User(id=zoe.id, disabled=True), "disabled")
+    groups = access_pb2_grpc.GroupServiceStub(auth.channel((await auth.login()).access_token))
+    team = access_pb2.Group(name="vision", roles=["tester"], member_ids=[mia.id])
+    group = await groups.CreateGroup(access_pb2.CreateGroupRequest(group=team))
+    admin = await auth.admin()
+
+    async def found(**wanted: Any) -> list[str]:
+        return [user.username for user in (await admin.ListUsers(service_pb2.ListUsersRequest(**wanted))).users]
+
+    assert await found(query="MIA_") == ["mia_50"]
+    assert await found(query="%") == []
+    assert await found(role="tester") == await found(group_id=group.id) == ["mia_50"]
+    assert await found(role="trainer", disabled=False) == ["ben"]
+    assert await found(disabled=True) == ["zoe"]
+
+
+async def test_a_change_that_would_undo_anothers_is_refused(auth: Any) -> None:
+    seen = await auth.create_user("mia", roles=["viewer"])
+    first = await _update(auth, resources_pb2.User(id=seen.id, roles=["tester"], etag=seen.etag), "roles")
+    late = resources_pb2.User(id=seen.id, roles=["trainer"], etag=seen.etag)
+
+    error = await _refusal(_update(auth, late, "roles"))
+    assert (error.code, error.reason) == ("ABORTED", "CHANGED_MEANWHILE")
+    again = await _update(auth, resources_pb2.User(id=seen.id, roles=["trainer"], etag=first.etag), "roles")
+    assert list(again.roles) == ["trainer"]
+
+
 async def test_only_the_fields_of_the_mask_change(auth: Any) -> None:
     user = await auth.create_user("mia", roles=["viewer"])
     changed = resources_pb2.User(id=user.id, display_name="Mia B.", roles=["trainer"], disabled=True)

@@ -707,7 +707,7 @@ export interface paths {
         head?: never;
         /**
          * Changes display name, roles or the disabled mark of a user
-         * @description Changes display name, roles or the disabled mark of a user.
+         * @description Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile.
          */
         patch: operations["UserService_UpdateUser"];
         trace?: never;
@@ -766,6 +766,26 @@ export interface paths {
          * @description Ends all of one's sessions but the one that asks.
          */
         post: operations["SessionService_EndMyOtherSessions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{user_id}:endSessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ends all sessions of a user, who may sign in again
+         * @description Ends all sessions of a user, who may sign in again.
+         */
+        post: operations["SessionService_EndUserSessions"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2026,6 +2046,16 @@ export interface components {
              */
             ended: number;
         };
+        /** @description Request of EndUserSessions. */
+        "auth.v1.EndUserSessionsRequest": Record<string, never>;
+        /** @description Answer of EndUserSessions. */
+        "auth.v1.EndUserSessionsResponse": {
+            /**
+             * Format: int32
+             * @description How many sessions were ended.
+             */
+            ended: number;
+        };
         /** @description Answer of ExplainPermissions. */
         "auth.v1.ExplainPermissionsResponse": {
             /** @description By name of the permission. */
@@ -2083,6 +2113,8 @@ export interface components {
              * @description When it was created.
              */
             create_time?: string;
+            /** @description As User.etag. */
+            etag: string;
         };
         /** @description A group of users. */
         "auth.v1.GroupInput": {
@@ -2101,6 +2133,8 @@ export interface components {
              * @description When it was created.
              */
             create_time?: string;
+            /** @description As User.etag. */
+            etag?: string;
         };
         /** @description An identity provider. */
         "auth.v1.IdentityProvider": {
@@ -2468,6 +2502,8 @@ export interface components {
             scope: string;
             /** @description It is part of the platform and cannot be changed. */
             built_in: boolean;
+            /** @description As User.etag. */
+            etag: string;
         };
         /** @description A named set of permissions. */
         "auth.v1.RoleInput": {
@@ -2481,6 +2517,8 @@ export interface components {
             scope?: string;
             /** @description It is part of the platform and cannot be changed. */
             built_in?: boolean;
+            /** @description As User.etag. */
+            etag?: string;
         };
         /** @description A setting. */
         "auth.v1.Setting": {
@@ -2688,6 +2726,11 @@ export interface components {
             group_ids: string[];
             /** @description Name of the identity provider he signs in with; empty for a password of the platform. */
             identity_provider: string;
+            /**
+             * @description Changes with every change of what an administrator may change here; sent back with an update, it makes one refused
+             *     that would undo somebody else's.
+             */
+            etag: string;
         };
         /** @description A person who signs in with a password. */
         "auth.v1.UserInput": {
@@ -2719,6 +2762,11 @@ export interface components {
             group_ids?: string[];
             /** @description Name of the identity provider he signs in with; empty for a password of the platform. */
             identity_provider?: string;
+            /**
+             * @description Changes with every change of what an administrator may change here; sent back with an update, it makes one refused
+             *     that would undo somebody else's.
+             */
+            etag?: string;
         };
         /** @description A signed-in browser or program. */
         "auth.v1.UserSession": {
@@ -5952,6 +6000,14 @@ export interface operations {
                 page_size?: number;
                 /** @description The next_page_token of the answer before. */
                 page_token?: string;
+                /** @description Only users with this in their username, display name or e-mail address, in any case. */
+                query?: string;
+                /** @description Only users who have this role, themselves or by a group. */
+                role?: string;
+                /** @description Only members of this group. */
+                group_id?: string | unknown | "";
+                /** @description Only disabled users, or only those who are not. */
+                disabled?: boolean;
             };
             header?: never;
             path?: never;
@@ -6183,6 +6239,48 @@ export interface operations {
             400: components["responses"]["Problem400"];
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SessionService_EndUserSessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the user. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.EndUserSessionsRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.EndUserSessionsResponse"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
             408: components["responses"]["Problem408"];
             409: components["responses"]["Problem409"];
             412: components["responses"]["Problem412"];
@@ -6568,6 +6666,12 @@ export interface operations {
                 page_size?: number;
                 /** @description The next_page_token of the answer before. */
                 page_token?: string;
+                /** @description Only limits of this user himself. */
+                user_id?: string | unknown | "";
+                /** @description Only limits of this group. */
+                group_id?: string | unknown | "";
+                /** @description Only limits of this kind. */
+                kind?: components["schemas"]["auth.v1.UsageKind"];
             };
             header?: never;
             path?: never;

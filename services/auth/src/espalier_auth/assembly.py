@@ -91,7 +91,7 @@ def build(settings: AuthSettings) -> Service:
             *account_servicers(auth_rpc, _user_rpc(parts)),
             *setting_servicers(database, parts.preferences),
             *oidc_servicers(oidc),
-            *session_servicers(database),
+            *session_servicers(database, parts.users),
             *registration_servicers(_registration_rpc(parts)),
             *access_servicers(
                 database, access=parts.access, keys=api_keys, exchange=exchange, paginator=parts.paginator

@@ -4,6 +4,7 @@ Unauthenticated      InvalidCredentials · InvalidRefreshToken
 NotFound             UserNotFound
 AlreadyExists        UsernameTaken
 FailedPrecondition   LastAdmin
+Conflict             ChangedMeanwhile
 PermissionDenied     AboveOwnRights · ForPeopleOnly
 InvalidArgument      InvalidUser · InvalidPassword
 ResourceExhausted    TooManySignIns · TooManyPasswordTries
@@ -11,6 +12,7 @@ ResourceExhausted    TooManySignIns · TooManyPasswordTries
 
 from espalier_common.errors import (
     AlreadyExists,
+    Conflict,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
@@ -50,6 +52,13 @@ class UsernameTaken(AlreadyExists):
 
     def __init__(self, username: str) -> None:
         super().__init__(f"There is already a user {username!r}; choose another username.")
+
+
+class ChangedMeanwhile(Conflict):
+    reason = "CHANGED_MEANWHILE"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"Somebody else changed {what} meanwhile; look at it again and repeat your change.")
 
 
 class LastAdmin(FailedPrecondition):

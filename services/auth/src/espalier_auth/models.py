@@ -83,7 +83,8 @@ class LoginSession(Base):
     address: Mapped[str] = mapped_column(default="", server_default="")
     agent: Mapped[str] = mapped_column(default="", server_default="")
     last_used_at: Mapped[datetime | None]
-    # SIGNED_OUT, TOKEN_REUSED, ENDED_BY_USER, PASSWORD_CHANGED, PASSWORD_RESET or USER_DISABLED; empty while it lives.
+    # SIGNED_OUT, TOKEN_REUSED, ENDED_BY_USER, ENDED_BY_ADMIN, PASSWORD_CHANGED, PASSWORD_RESET or USER_DISABLED; empty
+    # while it lives.
     revoked_reason: Mapped[str] = mapped_column(default="")
 
 

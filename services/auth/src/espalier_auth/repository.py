@@ -1,12 +1,14 @@
 """Every query of auth."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from espalier_auth.models import LoginSession, RefreshToken, SigningKey, User
+from espalier_auth.access.models import Group
+from espalier_auth.models import GroupMember, LoginSession, RefreshToken, SigningKey, User
 from espalier_common.pagination import Page, PageRequest, paginate
 
 # "auth": any number but that of the migrations, the same in all processes of auth.
@@ -87,9 +89,31 @@ def lock_user_as_he_is(session: Session, user_id: str) -> User | None:
     ).one_or_none()
 
 
-def list_users(session: Session, page: PageRequest) -> Page[User]:
+@dataclass(frozen=True, kw_only=True)
+class UserFilter:
+    """Which users; empty texts and None do not restrict."""
+
+    query: str = ""
+    role: str = ""
+    group_id: str = ""
+    disabled: bool | None = None
+
+
+def list_users(session: Session, wanted: UserFilter, page: PageRequest) -> Page[User]:
     """Users by username."""
-    return paginate(session, select(User), order=(User.username.asc(),), page=page)
+    query = select(User)
+    if wanted.query:
+        columns = (User.username, User.display_name, User.email)
+        query = query.where(or_(*(column.icontains(wanted.query, autoescape=True) for column in columns)))
+    if wanted.role:
+        by_group = select(GroupMember.user_id).join(Group, Group.id == GroupMember.group_id)
+        having = User.id.in_(by_group.where(Group.roles.contains([wanted.role])))
+        query = query.where(or_(User.roles.contains([wanted.role]), having))
+    if wanted.group_id:
+        query = query.where(User.id.in_(select(GroupMember.user_id).where(GroupMember.group_id == wanted.group_id)))
+    if wanted.disabled is not None:
+        query = query.where(User.disabled.is_(wanted.disabled))
+    return paginate(session, query, order=(User.username.asc(),), page=page)
 
 
 def use_refresh_token(session: Session, token_hash: bytes, now: datetime) -> str | None:

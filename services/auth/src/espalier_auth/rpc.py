@@ -14,9 +14,11 @@ from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.email_addresses import find_email_violations
 from espalier_auth.errors import ForPeopleOnly, InvalidPassword, InvalidRefreshToken, InvalidUser
+from espalier_auth.etags import role_etag, user_etag
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.models import User
 from espalier_auth.passwords import Passwords, find_weaknesses
+from espalier_auth.repository import UserFilter
 from espalier_auth.roles import Role
 from espalier_auth.service import Continuation, NewUser, OwnChanges, Sessions, UserChanges, Users
 from espalier_auth.throttle.gate import Passed, PasswordGate
@@ -198,8 +200,14 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     def ListUsers(self, request: service_pb2.ListUsersRequest, context: object) -> service_pb2.ListUsersResponse:
         page = self._paginator.read(request)
+        wanted = UserFilter(
+            query=request.query,
+            role=request.role,
+            group_id=request.group_id,
+            disabled=request.disabled if request.HasField("disabled") else None,
+        )
         with self._database.transaction() as session:
-            found = self._users.list(session, page)
+            found = self._users.list(session, wanted, page)
         return service_pb2.ListUsersResponse(
             users=[to_user(user) for user in found.items], next_page_token=found.next_page_token
         )
@@ -264,6 +272,7 @@ def to_user(user: User) -> resources_pb2.User:
         email=user.email,
         group_ids=user.group_ids or (),
         identity_provider=user.identity_provider,
+        etag=user_etag(user),
     )
 
 
@@ -275,6 +284,7 @@ def role_message(role: Role) -> resources_pb2.Role:
         permissions=role.permissions,
         scope=role.scope,
         built_in=role.built_in,
+        etag=role_etag(role),
     )
 
 
@@ -332,4 +342,5 @@ def _read_changes(request: service_pb2.UpdateUserRequest) -> UserChanges:
         display_name=user.display_name if "display_name" in paths else None,
         roles=list(user.roles) if "roles" in paths else None,
         disabled=user.disabled if "disabled" in paths else None,
+        etag=user.etag,
     )

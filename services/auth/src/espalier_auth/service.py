@@ -16,7 +16,9 @@ from espalier_auth.errors import (
     UsernameTaken,
     UserNotFound,
 )
+from espalier_auth.etags import require_unchanged, user_etag
 from espalier_auth.models import LoginSession, RefreshToken, User, UserChanged
+from espalier_auth.repository import UserFilter
 from espalier_auth.sessions.repository import delete_revocations, revoke_tokens, revoke_tokens_before, touch_session
 from espalier_auth.settings import SessionRules
 from espalier_common.audit.recording import note_actor, note_reason
@@ -144,6 +146,8 @@ class UserChanges:
     display_name: str | None = None
     roles: list[str] | None = None
     disabled: bool | None = None
+    # That of the user as the caller saw him; empty: whatever he is now.
+    etag: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +176,9 @@ class Users:
         """The user who signs in with this name."""
         return repository.find_user_by_username(session, username)
 
-    def list(self, session: Session, page: PageRequest) -> Page[User]:
+    def list(self, session: Session, wanted: UserFilter, page: PageRequest) -> Page[User]:
         """Users by username."""
-        return repository.list_users(session, page)
+        return repository.list_users(session, wanted, page)
 
     def create(self, session: Session, new: NewUser, *, by: Principal | None) -> User:
         """Adds a user; `by` is None for the platform itself. Raises UsernameTaken, AboveOwnRights, InvalidUser."""
@@ -199,7 +203,7 @@ class Users:
         return user
 
     def update(self, session: Session, user_id: str, changes: UserChanges, *, by: Principal) -> User:
-        """Changes a user. Raises UserNotFound, InvalidUser, AboveOwnRights, LastAdmin.
+        """Changes a user. Raises UserNotFound, ChangedMeanwhile, InvalidUser, AboveOwnRights, LastAdmin.
 
         A disabled user's sessions end. A user with more rights than the caller is not the caller's to change.
         """
@@ -207,6 +211,7 @@ class Users:
         user = repository.lock_user(session, user_id)
         if user is None:
             raise UserNotFound(user_id)
+        require_unchanged(changes.etag, user_etag(user), what=f"the user {user.username}")
         self._access.require_known(session, changes.roles or (), field="user.roles")
         held = {grant.role.name for grant in self._access.grants(session, user)}
         self._access.require_rights_of(session, [*sorted(held), *(changes.roles or ())], by=by)
@@ -223,6 +228,15 @@ class Users:
             revoke_tokens_before(session, user.id, utc_now())
         self._publish(session, UserChanged(user, changed_by=by.subject))
         return user
+
+    def end_sessions(self, session: Session, user_id: str, *, by: Principal) -> int:
+        """Ends all sessions of a user; gives their number. Raises UserNotFound, AboveOwnRights."""
+        user = repository.lock_user(session, user_id)
+        if user is None:
+            raise UserNotFound(user_id)
+        held = {grant.role.name for grant in self._access.grants(session, user)}
+        self._access.require_rights_of(session, sorted(held), by=by)
+        return end_all_sessions(session, user.id, reason="ENDED_BY_ADMIN")
 
     def update_self(self, session: Session, user_id: str, changes: OwnChanges) -> User:
         """Changes what is one's own to change. Raises UserNotFound."""
@@ -247,11 +261,15 @@ class Users:
         return user
 
 
-def end_all_sessions(session: Session, user_id: str, *, reason: str) -> None:
-    """Ends a user's sessions, and takes back every access token that was issued until now. Lock the user before."""
+def end_all_sessions(session: Session, user_id: str, *, reason: str) -> int:
+    """Ends a user's sessions, and takes back every access token that was issued until now. Lock the user before.
+
+    Gives the number of sessions.
+    """
     now = utc_now()
-    repository.revoke_sessions_of(session, user_id, reason=reason, now=now)
+    ended = repository.revoke_sessions_of(session, user_id, reason=reason, now=now)
     revoke_tokens_before(session, user_id, now)
+    return ended
 
 
 def hash_token(token: str) -> bytes:

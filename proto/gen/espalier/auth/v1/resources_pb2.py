@@ -26,7 +26,7 @@ from espalier.common.v1 import options_pb2 as espalier_dot_common_dot_v1_dot_opt
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n espalier/auth/v1/resources.proto\x12\x10\x65spalier.auth.v1\x1a espalier/common/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x08username\x18\x02 \x01(\tB \xd2\xb5\x18\x1c\x08\x01\x10\x02\x18@\"\x14[a-z0-9][a-z0-9._-]*\x12\x1d\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x15\n\x05roles\x18\x04 \x03(\tB\x06\xd2\xb5\x18\x02@\x14\x12\x10\n\x08\x64isabled\x18\x05 \x01(\x08\x12 \n\x18password_change_required\x18\x06 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_login_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05\x65mail\x18\t \x01(\tB\x07\xd2\xb5\x18\x03\x18\xfe\x01\x12\x11\n\tgroup_ids\x18\n \x03(\t\x12\x19\n\x11identity_provider\x18\x0b \x01(\t\"\xa3\x01\n\x04Role\x12&\n\x04name\x18\x01 \x01(\tB\x18\xd2\xb5\x18\x14\x18@\"\x10[a-z][a-z0-9_-]*\x12\x1c\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xe8\x07\x12\x1c\n\x0bpermissions\x18\x03 \x03(\tB\x07\xd2\xb5\x18\x03@\xf4\x03\x12%\n\x05scope\x18\x04 \x01(\tB\x16\xd2\xb5\x18\x12\"\x10(own|group|all)?\x12\x10\n\x08\x62uilt_in\x18\x05 \x01(\x08\"\x98\x01\n\tTokenPair\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x12\n\ntoken_type\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x05\x12 \n\x18password_change_required\x18\x05 \x01(\x08\x12\x14\n\x0c\x64\x65vice_token\x18\x06 \x01(\t\"Q\n\x03Jwk\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03\x63rv\x18\x02 \x01(\t\x12\x0b\n\x03kid\x18\x03 \x01(\t\x12\t\n\x01x\x18\x04 \x01(\t\x12\x0b\n\x03\x61lg\x18\x05 \x01(\t\x12\x0b\n\x03use\x18\x06 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n espalier/auth/v1/resources.proto\x12\x10\x65spalier.auth.v1\x1a espalier/common/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x08username\x18\x02 \x01(\tB \xd2\xb5\x18\x1c\x08\x01\x10\x02\x18@\"\x14[a-z0-9][a-z0-9._-]*\x12\x1d\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x15\n\x05roles\x18\x04 \x03(\tB\x06\xd2\xb5\x18\x02@\x14\x12\x10\n\x08\x64isabled\x18\x05 \x01(\x08\x12 \n\x18password_change_required\x18\x06 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_login_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05\x65mail\x18\t \x01(\tB\x07\xd2\xb5\x18\x03\x18\xfe\x01\x12\x11\n\tgroup_ids\x18\n \x03(\t\x12\x19\n\x11identity_provider\x18\x0b \x01(\t\x12\x14\n\x04\x65tag\x18\x0c \x01(\tB\x06\xd2\xb5\x18\x02\x18@\"\xb9\x01\n\x04Role\x12&\n\x04name\x18\x01 \x01(\tB\x18\xd2\xb5\x18\x14\x18@\"\x10[a-z][a-z0-9_-]*\x12\x1c\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xe8\x07\x12\x1c\n\x0bpermissions\x18\x03 \x03(\tB\x07\xd2\xb5\x18\x03@\xf4\x03\x12%\n\x05scope\x18\x04 \x01(\tB\x16\xd2\xb5\x18\x12\"\x10(own|group|all)?\x12\x10\n\x08\x62uilt_in\x18\x05 \x01(\x08\x12\x14\n\x04\x65tag\x18\x06 \x01(\tB\x06\xd2\xb5\x18\x02\x18@\"\x98\x01\n\tTokenPair\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x12\n\ntoken_type\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x05\x12 \n\x18password_change_required\x18\x05 \x01(\x08\x12\x14\n\x0c\x64\x65vice_token\x18\x06 \x01(\t\"Q\n\x03Jwk\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03\x63rv\x18\x02 \x01(\t\x12\x0b\n\x03kid\x18\x03 \x01(\t\x12\t\n\x01x\x18\x04 \x01(\t\x12\x0b\n\x03\x61lg\x18\x05 \x01(\t\x12\x0b\n\x03use\x18\x06 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER'].fields_by_name['roles']._serialized_options = b'\322\265\030\002@\024'
   _globals['_USER'].fields_by_name['email']._loaded_options = None
   _globals['_USER'].fields_by_name['email']._serialized_options = b'\322\265\030\003\030\376\001'
+  _globals['_USER'].fields_by_name['etag']._loaded_options = None
+  _globals['_USER'].fields_by_name['etag']._serialized_options = b'\322\265\030\002\030@'
   _globals['_ROLE'].fields_by_name['name']._loaded_options = None
   _globals['_ROLE'].fields_by_name['name']._serialized_options = b'\322\265\030\024\030@\"\020[a-z][a-z0-9_-]*'
   _globals['_ROLE'].fields_by_name['description']._loaded_options = None
@@ -49,12 +51,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLE'].fields_by_name['permissions']._serialized_options = b'\322\265\030\003@\364\003'
   _globals['_ROLE'].fields_by_name['scope']._loaded_options = None
   _globals['_ROLE'].fields_by_name['scope']._serialized_options = b'\322\265\030\022\"\020(own|group|all)?'
+  _globals['_ROLE'].fields_by_name['etag']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['etag']._serialized_options = b'\322\265\030\002\030@'
   _globals['_USER']._serialized_start=122
-  _globals['_USER']._serialized_end=470
-  _globals['_ROLE']._serialized_start=473
-  _globals['_ROLE']._serialized_end=636
-  _globals['_TOKENPAIR']._serialized_start=639
-  _globals['_TOKENPAIR']._serialized_end=791
-  _globals['_JWK']._serialized_start=793
-  _globals['_JWK']._serialized_end=874
+  _globals['_USER']._serialized_end=492
+  _globals['_ROLE']._serialized_start=495
+  _globals['_ROLE']._serialized_end=680
+  _globals['_TOKENPAIR']._serialized_start=683
+  _globals['_TOKENPAIR']._serialized_end=835
+  _globals['_JWK']._serialized_start=837
+  _globals['_JWK']._serialized_end=918
 # @@protoc_insertion_point(module_scope)

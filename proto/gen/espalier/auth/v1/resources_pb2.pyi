@@ -36,6 +36,7 @@ class User(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     GROUP_IDS_FIELD_NUMBER: _builtins.int
     IDENTITY_PROVIDER_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the server."""
     username: _builtins.str
@@ -50,6 +51,10 @@ class User(_message.Message):
     """E-mail address; empty for none."""
     identity_provider: _builtins.str
     """Name of the identity provider he signs in with; empty for a password of the platform."""
+    etag: _builtins.str
+    """Changes with every change of what an administrator may change here; sent back with an update, it makes one refused
+    that would undo somebody else's.
+    """
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the user's roles: admin, trainer, tester, viewer, auditor, or custom ones."""
@@ -80,10 +85,11 @@ class User(_message.Message):
         email: _builtins.str = ...,
         group_ids: _abc.Iterable[_builtins.str] | None = ...,
         identity_provider: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_login_time", b"last_login_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "email", b"email", "group_ids", b"group_ids", "id", b"id", "identity_provider", b"identity_provider", "last_login_time", b"last_login_time", "password_change_required", b"password_change_required", "roles", b"roles", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "email", b"email", "etag", b"etag", "group_ids", b"group_ids", "id", b"id", "identity_provider", b"identity_provider", "last_login_time", b"last_login_time", "password_change_required", b"password_change_required", "roles", b"roles", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -100,6 +106,7 @@ class Role(_message.Message):
     PERMISSIONS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     BUILT_IN_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the role, such as "trainer"."""
     description: _builtins.str
@@ -108,6 +115,8 @@ class Role(_message.Message):
     """Whose data the role reaches: "own", "group" or "all"."""
     built_in: _builtins.bool
     """It is part of the platform and cannot be changed."""
+    etag: _builtins.str
+    """As User.etag."""
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Permissions of the role, as they stand in the RPCs' options; "*" means all."""
@@ -120,10 +129,11 @@ class Role(_message.Message):
         permissions: _abc.Iterable[_builtins.str] | None = ...,
         scope: _builtins.str = ...,
         built_in: _builtins.bool = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "description", b"description", "name", b"name", "permissions", b"permissions", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "description", b"description", "etag", b"etag", "name", b"name", "permissions", b"permissions", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

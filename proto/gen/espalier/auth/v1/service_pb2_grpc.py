@@ -378,7 +378,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes display name, roles or the disabled mark of a user.
+        """Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

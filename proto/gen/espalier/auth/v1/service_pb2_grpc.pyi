@@ -127,7 +127,7 @@ class UserServiceStub:
     ListUsers: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListUsersRequest, _service_pb2.ListUsersResponse]
     """The users, by username."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateUserRequest, _resources_pb2.User]
-    """Changes display name, roles or the disabled mark of a user."""
+    """Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile."""
     ListRoles: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListRolesRequest, _service_pb2.ListRolesResponse]
     """The roles that exist."""
 
@@ -149,7 +149,7 @@ class UserServiceAsyncStub(UserServiceStub):
     ListUsers: _aio.UnaryUnaryMultiCallable[_service_pb2.ListUsersRequest, _service_pb2.ListUsersResponse]  # type: ignore[assignment]
     """The users, by username."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateUserRequest, _resources_pb2.User]  # type: ignore[assignment]
-    """Changes display name, roles or the disabled mark of a user."""
+    """Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile."""
     ListRoles: _aio.UnaryUnaryMultiCallable[_service_pb2.ListRolesRequest, _service_pb2.ListRolesResponse]  # type: ignore[assignment]
     """The roles that exist."""
 
@@ -210,7 +210,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.User, _abc.Awaitable[_resources_pb2.User]]:
-        """Changes display name, roles or the disabled mark of a user."""
+        """Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile."""
 
     @_abc_1.abstractmethod
     def ListRoles(

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class SessionServiceStub:
-    """The signed-in user's own sessions.
+    """The sessions of people.
     """
 
     def __init__(self, channel):
@@ -51,10 +51,15 @@ class SessionServiceStub:
                 request_serializer=espalier_dot_auth_dot_v1_dot_sessions__pb2.EndMyOtherSessionsRequest.SerializeToString,
                 response_deserializer=espalier_dot_auth_dot_v1_dot_sessions__pb2.EndMyOtherSessionsResponse.FromString,
                 _registered_method=True)
+        self.EndUserSessions = channel.unary_unary(
+                '/espalier.auth.v1.SessionService/EndUserSessions',
+                request_serializer=espalier_dot_auth_dot_v1_dot_sessions__pb2.EndUserSessionsRequest.SerializeToString,
+                response_deserializer=espalier_dot_auth_dot_v1_dot_sessions__pb2.EndUserSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
-    """The signed-in user's own sessions.
+    """The sessions of people.
     """
 
     def ListMySessions(self, request, context):
@@ -78,6 +83,13 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EndUserSessions(self, request, context):
+        """Ends all sessions of a user, who may sign in again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +108,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=espalier_dot_auth_dot_v1_dot_sessions__pb2.EndMyOtherSessionsRequest.FromString,
                     response_serializer=espalier_dot_auth_dot_v1_dot_sessions__pb2.EndMyOtherSessionsResponse.SerializeToString,
             ),
+            'EndUserSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndUserSessions,
+                    request_deserializer=espalier_dot_auth_dot_v1_dot_sessions__pb2.EndUserSessionsRequest.FromString,
+                    response_serializer=espalier_dot_auth_dot_v1_dot_sessions__pb2.EndUserSessionsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'espalier.auth.v1.SessionService', rpc_method_handlers)
@@ -105,7 +122,7 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService:
-    """The signed-in user's own sessions.
+    """The sessions of people.
     """
 
     @staticmethod
@@ -179,6 +196,33 @@ class SessionService:
             '/espalier.auth.v1.SessionService/EndMyOtherSessions',
             espalier_dot_auth_dot_v1_dot_sessions__pb2.EndMyOtherSessionsRequest.SerializeToString,
             espalier_dot_auth_dot_v1_dot_sessions__pb2.EndMyOtherSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndUserSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.auth.v1.SessionService/EndUserSessions',
+            espalier_dot_auth_dot_v1_dot_sessions__pb2.EndUserSessionsRequest.SerializeToString,
+            espalier_dot_auth_dot_v1_dot_sessions__pb2.EndUserSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SessionServiceStub:
-    """The signed-in user's own sessions."""
+    """The sessions of people."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,10 +40,12 @@ class SessionServiceStub:
     """Ends one of one's sessions."""
     EndMyOtherSessions: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.EndMyOtherSessionsRequest, _sessions_pb2.EndMyOtherSessionsResponse]
     """Ends all of one's sessions but the one that asks."""
+    EndUserSessions: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.EndUserSessionsRequest, _sessions_pb2.EndUserSessionsResponse]
+    """Ends all sessions of a user, who may sign in again."""
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
-    """The signed-in user's own sessions."""
+    """The sessions of people."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListMySessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListMySessionsRequest, _sessions_pb2.ListMySessionsResponse]  # type: ignore[assignment]
@@ -52,9 +54,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Ends one of one's sessions."""
     EndMyOtherSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.EndMyOtherSessionsRequest, _sessions_pb2.EndMyOtherSessionsResponse]  # type: ignore[assignment]
     """Ends all of one's sessions but the one that asks."""
+    EndUserSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.EndUserSessionsRequest, _sessions_pb2.EndUserSessionsResponse]  # type: ignore[assignment]
+    """Ends all sessions of a user, who may sign in again."""
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The signed-in user's own sessions."""
+    """The sessions of people."""
 
     @_abc_1.abstractmethod
     def ListMySessions(
@@ -79,6 +83,14 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sessions_pb2.EndMyOtherSessionsResponse, _abc.Awaitable[_sessions_pb2.EndMyOtherSessionsResponse]]:
         """Ends all of one's sessions but the one that asks."""
+
+    @_abc_1.abstractmethod
+    def EndUserSessions(
+        self,
+        request: _sessions_pb2.EndUserSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.EndUserSessionsResponse, _abc.Awaitable[_sessions_pb2.EndUserSessionsResponse]]:
+        """Ends all sessions of a user, who may sign in again."""
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

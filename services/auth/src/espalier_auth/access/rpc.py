@@ -67,6 +67,7 @@ class RoleRpc(access_pb2_grpc.RoleServiceServicer):
             description=role.description if "description" in paths else None,
             permissions=list(role.permissions) if "permissions" in paths else None,
             scope=_scope(role.scope) if "scope" in paths else None,
+            etag=role.etag,
         )
         with self._database.transaction() as session:
             return role_message(self._roles.update(session, role.name, changes, by=current_principal()))
@@ -177,6 +178,7 @@ def _group_changes(group: access_pb2.Group, paths: set[str]) -> GroupChanges:
         description=group.description if "description" in paths else None,
         roles=list(group.roles) if "roles" in paths else None,
         member_ids=members if "member_ids" in paths else None,
+        etag=group.etag,
     )
 
 
@@ -206,4 +208,5 @@ def _to_group(found: GroupWithMembers) -> access_pb2.Group:
         roles=group.roles,
         member_ids=found.member_ids,
         create_time=timestamp(group.created_at),
+        etag=found.etag,
     )

@@ -24,6 +24,7 @@ from espalier_auth.access.errors import (
 )
 from espalier_auth.access.models import CustomRole, Group
 from espalier_auth.access.rights import AccessRights, to_role
+from espalier_auth.etags import etag_of, require_unchanged, role_etag
 from espalier_auth.models import GroupMember
 from espalier_auth.roles import Role
 from espalier_auth.sessions.repository import revoke_tokens_before
@@ -40,6 +41,8 @@ class RoleChanges:
     description: str | None = None
     permissions: list[str] | None = None
     scope: Scope | None = None
+    # That of the role as the caller saw it; empty: whatever it is now.
+    etag: str = ""
 
 
 class CustomRoles:
@@ -68,9 +71,10 @@ class CustomRoles:
     def update(self, session: Session, name: str, changes: RoleChanges, *, by: Principal) -> Role:
         """Changes a role and with it what all who have it may do.
 
-        Raises RoleNotFound, RoleIsBuiltIn, InvalidRole, AbovePermissions.
+        Raises RoleNotFound, RoleIsBuiltIn, ChangedMeanwhile, InvalidRole, AbovePermissions.
         """
         custom = self._lock(session, name)
+        require_unchanged(changes.etag, role_etag(to_role(custom)), what=f"the role {name}")
         self._require_own(session, to_role(custom), by=by)
         if changes.permissions is not None:
             self._require_grantable(changes.permissions)
@@ -136,6 +140,8 @@ class GroupChanges:
     description: str | None = None
     roles: list[str] | None = None
     member_ids: list[str] | None = None
+    # That of the group as the caller saw it; empty: whatever it is now.
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,11 @@ class GroupWithMembers:
 
     group: Group
     member_ids: Sequence[str] = field(default_factory=list)
+
+    @property
+    def etag(self) -> str:
+        """The mark of what may be changed of it."""
+        return etag_of(self.group.name, self.group.description, self.group.roles, self.member_ids)
 
 
 class Groups:
@@ -179,10 +190,11 @@ class Groups:
     def update(self, session: Session, group_id: str, changes: GroupChanges, *, by: Principal) -> GroupWithMembers:
         """Changes a group, and with its roles and members what they may do.
 
-        Raises GroupNotFound, GroupTaken, InvalidGroup, InvalidUser, AboveOwnRights, LastAdmin.
+        Raises GroupNotFound, ChangedMeanwhile, GroupTaken, InvalidGroup, InvalidUser, AboveOwnRights, LastAdmin.
         """
         self._access.lock(session)
         group = self._find(session, group_id)
+        require_unchanged(changes.etag, self._with_members(session, group).etag, what=f"the group {group.name}")
         self._access.require_rights_of(session, group.roles, by=by)
         self._apply(session, group, changes, by=by)
         self._flush(session, group.name)

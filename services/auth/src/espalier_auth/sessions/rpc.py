@@ -5,21 +5,23 @@ from google.protobuf.empty_pb2 import Empty
 from espalier.auth.v1 import sessions_pb2, sessions_pb2_grpc
 from espalier_auth.caller import current_person
 from espalier_auth.models import LoginSession
+from espalier_auth.service import Users
 from espalier_auth.sessions import repository
 from espalier_auth.sessions.agents import device_of
 from espalier_auth.sessions.service import Devices
 from espalier_common.db import Database, utc_now
-from espalier_common.identity import Principal
+from espalier_common.identity import Principal, current_principal
 from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
 
 
 class SessionRpc(sessions_pb2_grpc.SessionServiceServicer):
-    """One's own sessions."""
+    """One's own sessions, and the end of another's."""
 
-    def __init__(self, database: Database, devices: Devices) -> None:
+    def __init__(self, database: Database, *, devices: Devices, users: Users) -> None:
         self._database = database
         self._devices = devices
+        self._users = users
 
     def ListMySessions(
         self, request: sessions_pb2.ListMySessionsRequest, context: object
@@ -40,6 +42,13 @@ class SessionRpc(sessions_pb2_grpc.SessionServiceServicer):
         with self._database.transaction() as session:
             return sessions_pb2.EndMyOtherSessionsResponse(ended=self._devices.end_others(session, current_person()))
 
+    def EndUserSessions(
+        self, request: sessions_pb2.EndUserSessionsRequest, context: object
+    ) -> sessions_pb2.EndUserSessionsResponse:
+        with self._database.transaction() as session:
+            ended = self._users.end_sessions(session, request.user_id, by=current_principal())
+        return sessions_pb2.EndUserSessionsResponse(ended=ended)
+
 
 class RevocationRpc(sessions_pb2_grpc.RevocationServiceServicer):
     """What the other services ask every other second."""
@@ -59,10 +68,10 @@ class RevocationRpc(sessions_pb2_grpc.RevocationServiceServicer):
         )
 
 
-def servicers(database: Database) -> list[ServicerEntry]:
+def servicers(database: Database, users: Users) -> list[ServicerEntry]:
     """Both, for the server."""
     services = sessions_pb2.DESCRIPTOR.services_by_name
-    sessions, revocations = SessionRpc(database, Devices()), RevocationRpc(database)
+    sessions, revocations = SessionRpc(database, devices=Devices(), users=users), RevocationRpc(database)
     return [
         (sessions_pb2_grpc.add_SessionServiceServicer_to_server, sessions, services["SessionService"]),
         (sessions_pb2_grpc.add_RevocationServiceServicer_to_server, revocations, services["RevocationService"]),

@@ -108,9 +108,24 @@ def find_quota(session: Session, quota_id: str, *, lock: bool = False) -> Quota 
     return session.scalar(query.with_for_update() if lock else query)
 
 
-def list_quotas(session: Session, principal: Principal, page: PageRequest) -> Page[Quota]:
+@dataclass(frozen=True, kw_only=True)
+class QuotaFilter:
+    """Which limits; empty texts and None do not restrict."""
+
+    user_id: str = ""
+    group_id: str = ""
+    kind: Kind | None = None
+
+
+def list_quotas(session: Session, principal: Principal, *, wanted: QuotaFilter, page: PageRequest) -> Page[Quota]:
     """The limits that the caller may see, oldest first: of those whose data he sees, and of his groups."""
     query = select(Quota)
+    if wanted.user_id:
+        query = query.where(Quota.user_id == wanted.user_id)
+    if wanted.group_id:
+        query = query.where(Quota.group_id == wanted.group_id)
+    if wanted.kind:
+        query = query.where(Quota.kind == wanted.kind)
     if principal.scope != "all":
         groups = select(GroupMember.group_id).where(GroupMember.user_id == principal.subject)
         query = query.where(or_(Quota.user_id.in_({principal.subject, *principal.peers}), Quota.group_id.in_(groups)))

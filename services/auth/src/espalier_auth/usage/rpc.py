@@ -100,8 +100,13 @@ class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
 
     def ListQuotas(self, request: usage_pb2.ListQuotasRequest, context: object) -> usage_pb2.ListQuotasResponse:
         page = self._paginator.read(request)
+        wanted = repository.QuotaFilter(
+            user_id=request.user_id,
+            group_id=request.group_id,
+            kind=_kind(request.kind) if request.kind else None,
+        )
         with self._database.transaction() as session:
-            found, token = self._quotas.list(session, current_principal(), page)
+            found, token = self._quotas.list(session, current_principal(), wanted, page)
         return usage_pb2.ListQuotasResponse(quotas=map(_to_quota, found), next_page_token=token)
 
     def ListMyQuotas(self, request: usage_pb2.ListMyQuotasRequest, context: object) -> usage_pb2.ListQuotasResponse:

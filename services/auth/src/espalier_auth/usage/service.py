@@ -13,6 +13,7 @@ from espalier_auth.usage import repository
 from espalier_auth.usage.calendar import is_time_zone, span
 from espalier_auth.usage.errors import InvalidQuota, QuotaExceeded, QuotaExists, QuotaNotFound
 from espalier_auth.usage.models import Kind, Period, Quota
+from espalier_auth.usage.repository import QuotaFilter
 from espalier_common.db import utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal
@@ -87,9 +88,11 @@ class Quotas:
             ) from error
         return _status(session, quota)
 
-    def list(self, session: Session, principal: Principal, page: PageRequest) -> tuple[list[QuotaStatus], str]:
+    def list(
+        self, session: Session, principal: Principal, wanted: QuotaFilter, page: PageRequest
+    ) -> tuple[list[QuotaStatus], str]:
         """One page of the limits that the caller may see, and the token of the next."""
-        found: Page[Quota] = repository.list_quotas(session, principal, page)
+        found: Page[Quota] = repository.list_quotas(session, principal, wanted=wanted, page=page)
         return [_status(session, quota) for quota in found.items], found.next_page_token
 
     def that_bind(self, session: Session, user_id: str) -> Sequence[QuotaStatus]:
