@@ -27,7 +27,7 @@ status: setup ## Say what runs, where, and since when
 
 ##@ Work on it
 test: setup ## Run all tests
-	@$(BIN)/python -m pytest $(if $(CI),-q) $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(if $(CI),-q) $(ARGS)
 e2e: setup ## Run only the tests that start the real processes
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 lint: setup ## Check style, types, layers and the contract
