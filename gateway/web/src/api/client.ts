@@ -2,17 +2,16 @@
 import createClient, { type Middleware } from "openapi-fetch";
 import type { paths } from "./schema";
 
-/** What went wrong, as the platform says it (RFC 9457). */
-export interface Problem {
-  status: number;
-  title: string;
-  detail: string;
-  reason?: string;
-  request_id?: string;
-  violations?: { field: string; description: string }[];
-}
-
+const REFRESHED = "espalier-refreshed";
 const unsafe = new Set(["POST", "PUT", "PATCH", "DELETE"]);
+
+/** Asked when the session is over: true once somebody has signed in again, and the call is worth repeating. */
+type SignInAgain = () => Promise<boolean>;
+let signInAgain: SignInAgain = () => Promise.resolve(false);
+
+export function onSessionEnd(handler: SignInAgain): void {
+  signInAgain = handler;
+}
 
 /** The value that proves that this page, and no other site, makes the call; the gateway put it into a readable cookie. */
 function csrfToken(): string {
@@ -20,30 +19,52 @@ function csrfToken(): string {
   return pair ? decodeURIComponent(pair.slice(pair.indexOf("=") + 1)) : "";
 }
 
-let refreshing: Promise<boolean> | undefined;
+/** Whether this browser has a session at all; it may have ended meanwhile. */
+export function hasSession(): boolean {
+  return csrfToken() !== "";
+}
 
-/** Renews the session. Calls that expire together share one renewal, and so do all tabs of the browser. */
-export function refresh(): Promise<boolean> {
-  const renewal = refreshing ?? renewAlone();
+let refreshing: Promise<Response | null> | undefined;
+
+/**
+ * Renews the session for a call that was sent at `sent`. Calls that expire together share one renewal, and so do all
+ * tabs of the browser. The answer is null when the session is fresh, and else that of the refusal.
+ */
+function refresh(sent: number): Promise<Response | null> {
+  const renewal = refreshing ?? renewAlone(sent);
   refreshing = renewal;
   return renewal.finally(() => (refreshing = undefined));
 }
 
-async function renewAlone(): Promise<boolean> {
-  return await navigator.locks.request("espalier-refresh", renew);
+async function renewAlone(sent: number): Promise<Response | null> {
+  return await navigator.locks.request("espalier-refresh", () => renew(sent));
 }
 
-/** Asks for the next pair of tokens, unless another tab has just got it for this browser. */
-async function renew(): Promise<boolean> {
-  const before = Number(localStorage.getItem("espalier-refreshed") ?? 0);
-  if (Date.now() - before < 5_000) return true;
+/** Asks for the next pair of tokens, unless another tab has got it for this browser since. */
+async function renew(sent: number): Promise<Response | null> {
+  if (Number(localStorage.getItem(REFRESHED) ?? 0) > sent) return null;
   const answer = await fetch("/api/v1/auth/refresh", {
     method: "POST",
     headers: { "content-type": "application/json", "x-csrf-token": csrfToken() },
     body: "{}",
+    keepalive: true, // A page that is left in between must not lose the new tokens.
   });
-  if (answer.ok) localStorage.setItem("espalier-refreshed", String(Date.now()));
-  return answer.ok;
+  if (!answer.ok) return answer;
+  localStorage.setItem(REFRESHED, String(Date.now()));
+  return null;
+}
+
+/** Renews an expired session once and repeats the call; a sign-in that fails is an answer, not an expired session. */
+async function renewingFetch(request: Request): Promise<Response> {
+  const again = request.clone();
+  const sent = Date.now();
+  const answer = await fetch(request);
+  if (answer.status !== 401 || request.url.includes("/api/v1/auth/") || !hasSession()) return answer;
+  const refusal = await refresh(sent);
+  if (refusal && refusal.status !== 401) return refusal;
+  if (refusal && !(await signInAgain())) return answer;
+  if (unsafe.has(again.method)) again.headers.set("x-csrf-token", csrfToken());
+  return fetch(again);
 }
 
 const session: Middleware = {
@@ -53,27 +74,5 @@ const session: Middleware = {
   },
 };
 
-/** Renews an expired session once and repeats the call; a sign-in that fails is an answer, not an expired session. */
-async function renewingFetch(request: Request): Promise<Response> {
-  const again = request.clone();
-  const answer = await fetch(request);
-  if (answer.status !== 401 || request.url.includes("/api/v1/auth/")) return answer;
-  if (!(await refresh())) return answer;
-  if (unsafe.has(again.method)) again.headers.set("x-csrf-token", csrfToken());
-  return fetch(again);
-}
-
 export const api = createClient<paths>({ baseUrl: location.origin, fetch: renewingFetch });
 api.use(session);
-
-/** The problem in an answer that failed, whatever sent it. */
-export function problemOf(error: unknown, response?: Response): Problem {
-  const given = (typeof error === "object" && error !== null ? error : {}) as Partial<Problem>;
-  const status = given.status ?? response?.status ?? 0;
-  return {
-    ...given,
-    status,
-    title: given.title ?? "The platform did not answer",
-    detail: given.detail ?? (status ? `It answered with status ${status}.` : "Is it running? Try again in a moment."),
-  };
-}

@@ -1,29 +1,20 @@
 // What everybody is told: loaded with the page, and again now and then while it is open.
-import { onMounted, onUnmounted, ref } from "vue";
+import { useQuery } from "@tanstack/vue-query";
+import { computed } from "vue";
 import { api } from "../api/client";
+import { answerOf } from "../api/queries";
 import type { components } from "../api/schema";
 
 export type Banner = components["schemas"]["auth.v1.Banner"];
 
-const PAUSE = 60_000;
+/** Key of the query, to ask again when an administrator has changed a banner. */
+export const CURRENT_BANNERS = ["banners", "current"];
 
 export function useBanners() {
-  const banners = ref<Banner[]>([]);
-  let timer: number | undefined;
-
-  async function load(): Promise<void> {
-    try {
-      const { data } = await api.GET("/api/v1/banners:current");
-      if (data) banners.value = data.banners ?? [];
-    } catch {
-      // The next round asks again; what was told stays.
-    }
-  }
-
-  onMounted(() => {
-    void load();
-    timer = window.setInterval(() => void load(), PAUSE);
+  const { data } = useQuery({
+    queryKey: CURRENT_BANNERS,
+    queryFn: () => answerOf(api.GET("/api/v1/banners:current")),
+    refetchInterval: 60_000,
   });
-  onUnmounted(() => window.clearInterval(timer));
-  return { banners };
+  return { banners: computed(() => data.value?.banners ?? []) };
 }

@@ -1,53 +1,109 @@
-// Who is signed in.
-import { ref } from "vue";
+// Who is signed in at this browser: told to all its tabs, and asked to sign in again over the page when a session ends.
+import { computed, ref, shallowRef } from "vue";
+import { api, hasSession, onSessionEnd } from "../api/client";
+import { ProblemError } from "../api/problem";
+import { answerOf, queryClient } from "../api/queries";
 import type { components } from "../api/schema";
-import { api, type Problem, problemOf } from "../api/client";
 
 export type Me = components["schemas"]["auth.v1.Me"];
 
-const me = ref<Me | null>(null);
-const isKnown = ref(false);
-const problem = ref<Problem | null>(null);
+/** What a tab tells the others. */
+type Notice = { kind: "signed-in"; user: string } | { kind: "signed-out" };
 
+const me = shallowRef<Me | null>(null);
+/** The session ended under an open page, which stays as it is until its user has signed in again. */
+const isEnded = ref(false);
+const user = computed(() => me.value?.user ?? null);
+const tabs = new BroadcastChannel("espalier-session");
+let loading: Promise<void> | undefined;
+let waiting: ((isSignedIn: boolean) => void)[] = [];
+
+/** Asks the platform who this is; throws ProblemError when it does not say. Nobody is an answer, too. */
 async function load(): Promise<void> {
-  try {
-    const { data } = await api.GET("/api/v1/me");
-    me.value = data ?? null;
-  } catch {
+  if (!hasSession()) {
     me.value = null;
-  } finally {
-    isKnown.value = true;
+    return;
   }
-}
-
-async function attempt(call: () => Promise<{ error?: unknown; response: Response }>): Promise<boolean> {
-  problem.value = null;
   try {
-    const { error, response } = await call();
-    if (!response.ok) problem.value = problemOf(error, response);
+    me.value = await answerOf(api.GET("/api/v1/me"));
   } catch (error) {
-    problem.value = problemOf(error);
+    if (!(error instanceof ProblemError) || error.problem.status !== 401) throw error;
+    me.value = null;
   }
-  return problem.value === null;
 }
 
+/** Loads once, however many pages ask. */
+function ensureLoaded(): Promise<void> {
+  loading ??= load().catch((error: unknown) => {
+    loading = undefined;
+    throw error;
+  });
+  return loading;
+}
+
+/** Throws ProblemError. */
 async function login(username: string, password: string): Promise<void> {
-  const body = { username, password, cookie: true };
-  if (await attempt(() => api.POST("/api/v1/auth/login", { body }))) await load();
+  await answerOf(api.POST("/api/v1/auth/login", { body: { username, password, cookie: true } }));
+  await adopt();
+}
+
+/** Takes over a session that this browser has just been given. */
+async function adopt(): Promise<void> {
+  const before = user.value?.id;
+  await load();
+  if (before && before !== user.value?.id) queryClient.clear();
+  resume(true);
+  tell({ kind: "signed-in", user: user.value?.id ?? "" });
 }
 
 async function logout(): Promise<void> {
-  await attempt(() => api.POST("/api/v1/auth/logout", { body: {} }));
-  me.value = null;
+  try {
+    await answerOf(api.POST("/api/v1/auth/logout", { body: {} }));
+  } finally {
+    forget();
+    tell({ kind: "signed-out" });
+  }
 }
 
-/** Changing the password ends every session, so the user is signed in again with the new one. */
-async function changePassword(current: string, chosen: string): Promise<void> {
-  const username = me.value?.user?.username ?? "";
-  const body = { current_password: current, new_password: chosen };
-  if (await attempt(() => api.POST("/api/v1/me/password", { body }))) await login(username, chosen);
+/** Forgets who was here, and all that he has seen. */
+function forget(): void {
+  me.value = null;
+  queryClient.clear();
+  resume(false);
 }
+
+/** Lets the calls go on that have waited for somebody to sign in again. */
+function resume(isSignedIn: boolean): void {
+  isEnded.value = false;
+  const calls = waiting;
+  waiting = [];
+  for (const go of calls) go(isSignedIn);
+}
+
+/** Whether a permission is among those of the user; "*" and "training.*" stand for many. */
+function may(permission: string | undefined): boolean {
+  if (!permission) return true;
+  return (me.value?.permissions ?? []).some(
+    (held) => held === permission || held === "*" || (held.endsWith(".*") && permission.startsWith(held.slice(0, -1))),
+  );
+}
+
+function tell(notice: Notice): void {
+  tabs.postMessage(notice);
+}
+
+tabs.onmessage = ({ data }: MessageEvent<Notice>) => {
+  if (data.kind === "signed-in" && data.user === user.value?.id) void load().then(() => resume(true));
+  // Another user: nothing of the first one may stay on the screen.
+  else if (data.kind === "signed-in" || user.value) location.reload();
+};
+
+onSessionEnd(() => {
+  if (!me.value) return Promise.resolve(false);
+  isEnded.value = true;
+  return new Promise((go) => waiting.push(go));
+});
 
 export function useSession() {
-  return { me, isKnown, problem, load, login, logout, changePassword };
+  return { me, user, isEnded, may, load, ensureLoaded, login, adopt, logout, forget };
 }

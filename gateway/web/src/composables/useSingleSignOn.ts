@@ -1,74 +1,61 @@
 // Signing in at an identity provider: there, and back at /login/callback.
-import { ref } from "vue";
-import { api, type Problem, problemOf } from "../api/client";
+import { useQuery } from "@tanstack/vue-query";
+import { computed } from "vue";
+import { api } from "../api/client";
+import { answerOf } from "../api/queries";
+import { ProblemError } from "../api/problem";
 import type { components } from "../api/schema";
 
 export type IdentityProvider = components["schemas"]["auth.v1.IdentityProvider"];
-
-const CALLBACK = "/login/callback";
-const PENDING = "espalier-oidc";
 
 /** What the browser keeps while the user is away: the binding proves that it is the browser that began. */
 interface Pending {
   provider: string;
   binding: string;
+  /** Adds the account at the provider to that of who is signed in. */
   isLink: boolean;
+  /** The page to show at the end. */
+  next: string;
 }
 
-const providers = ref<IdentityProvider[]>([]);
-const problem = ref<Problem | null>(null);
-const notice = ref("");
-/** The provider whose account belongs to somebody here already; it can be linked once he is signed in. */
-const linkable = ref<IdentityProvider | null>(null);
+const PENDING = "espalier-oidc";
 
-async function loadProviders(): Promise<void> {
-  try {
-    const { data } = await api.GET("/api/v1/auth/providers");
-    providers.value = data?.providers ?? [];
-  } catch {
-    providers.value = []; // The password form says whether the platform answers at all.
-  }
+export function useProviders() {
+  const { data, isSuccess } = useQuery({
+    queryKey: ["identity-providers"],
+    queryFn: () => answerOf(api.GET("/api/v1/auth/providers")),
+    staleTime: Infinity,
+  });
+  return { providers: computed(() => data.value?.providers ?? []), isSuccess };
 }
 
-/** Sends the browser to the provider; `isLink` adds its account to that of who is signed in. */
-async function begin(provider: string, isLink = false): Promise<void> {
-  problem.value = null;
-  try {
-    const { data, error, response } = await api.POST("/api/v1/auth/oidc/{provider}:start", {
-      params: { path: { provider } },
-      body: {},
-    });
-    if (!data?.authorization_url) {
-      problem.value = problemOf(error, response);
-      return;
-    }
-    const pending: Pending = { provider, binding: data.binding ?? "", isLink };
-    sessionStorage.setItem(PENDING, JSON.stringify(pending));
-    location.assign(data.authorization_url);
-  } catch (error) {
-    problem.value = problemOf(error);
-  }
+/** Sends the browser to the provider. Throws ProblemError when it cannot begin. */
+export async function beginSignOn(provider: string, { isLink = false, next = "/" } = {}): Promise<void> {
+  const params = { path: { provider } };
+  const begun = await answerOf(api.POST("/api/v1/auth/oidc/{provider}:start", { params, body: {} }));
+  const pending: Pending = { provider, binding: begun.binding, isLink, next };
+  sessionStorage.setItem(PENDING, JSON.stringify(pending));
+  location.assign(begun.authorization_url);
 }
 
-function takePending(): Pending | null {
+function takePending(): Pending {
   const kept = sessionStorage.getItem(PENDING);
   sessionStorage.removeItem(PENDING);
-  return kept ? (JSON.parse(kept) as Pending) : null;
+  if (kept) return JSON.parse(kept) as Pending;
+  const detail = "This sign-in was not begun in this window, or it has ended already; begin it again.";
+  throw new ProblemError({ status: 0, title: "The sign-in did not work", detail });
 }
 
-/** Ends a sign-in when the page was opened by a provider. Call it before anything else of the page. */
-async function finish(): Promise<void> {
-  if (location.pathname !== CALLBACK) return;
-  const query = new URLSearchParams(location.search);
+/** The end of a sign-in: how it began, and what the platform found against it, if anything. */
+export interface SignOn {
+  pending: Pending;
+  refusal: ProblemError | null;
+}
+
+/** Ends a sign-in with what the provider put into the address. Throws ProblemError when none was begun here. */
+export async function finishSignOn(query: URLSearchParams): Promise<SignOn> {
   const pending = takePending();
-  // The code must not stay in the address bar, nor in the history.
-  history.replaceState(null, "", "/");
-  if (!pending) {
-    const detail = "This sign-in was not begun in this window; begin it again.";
-    problem.value = { status: 0, title: "The sign-in did not work", detail };
-    return;
-  }
-  const answer = {
+  const body = {
     code: query.get("code") ?? "",
     state: query.get("state") ?? "",
     issuer: query.get("iss") ?? "",
@@ -78,25 +65,11 @@ async function finish(): Promise<void> {
   };
   const params = { path: { provider: pending.provider } };
   try {
-    // Renews a session that expired while the user was away.
-    if (pending.isLink) await api.GET("/api/v1/me");
-    const { error, response } = pending.isLink
-      ? await api.POST("/api/v1/auth/oidc/{provider}:link", { params, body: answer })
-      : await api.POST("/api/v1/auth/oidc/{provider}:finish", { params, body: { ...answer, cookie: true } });
-    if (!response.ok) await refuse(pending, problemOf(error, response));
-    else if (pending.isLink) notice.value = "Your accounts are linked: from now on you can sign in with either.";
-  } catch (error) {
-    problem.value = problemOf(error);
+    if (pending.isLink) await answerOf(api.POST("/api/v1/auth/oidc/{provider}:link", { params, body }));
+    else await answerOf(api.POST("/api/v1/auth/oidc/{provider}:finish", { params, body: { ...body, cookie: true } }));
+    return { pending, refusal: null };
+  } catch (cause) {
+    if (!(cause instanceof ProblemError)) throw cause;
+    return { pending, refusal: cause };
   }
-}
-
-async function refuse(pending: Pending, found: Problem): Promise<void> {
-  problem.value = found;
-  if (found.reason !== "ACCOUNT_EXISTS") return;
-  await loadProviders();
-  linkable.value = providers.value.find((each) => each.name === pending.provider) ?? null;
-}
-
-export function useSingleSignOn() {
-  return { providers, problem, notice, linkable, loadProviders, begin, finish };
 }

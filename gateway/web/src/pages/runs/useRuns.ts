@@ -1,7 +1,8 @@
 // The training runs, kept fresh while the page is seen.
 import { onMounted, onUnmounted, ref, shallowRef } from "vue";
-import type { components } from "../api/schema";
-import { api, type Problem, problemOf } from "../api/client";
+import type { components } from "../../api/schema";
+import { api } from "../../api/client";
+import { type Problem, problemOf } from "../../api/problem";
 
 export type Run = components["schemas"]["training_orchestrator.v1.Run"];
 

@@ -1,0 +1,54 @@
+// CSV as RFC 4180 has it, both ways.
+
+/** Rows of cells. Commas or semicolons, whichever the first line has more of; a byte order mark is skipped. */
+export function parseCsv(text: string): string[][] {
+  const source = text.replace(/^\uFEFF/, "");
+  const firstLine = source.slice(0, (source.indexOf("\n") + 1 || source.length + 1) - 1);
+  const separator = firstLine.split(";").length > firstLine.split(",").length ? ";" : ",";
+  const rows: string[][] = [];
+  let row: string[] = [];
+  let cell = "";
+  let isQuoted = false;
+  for (let index = 0; index < source.length; index += 1) {
+    const letter = source.charAt(index);
+    if (isQuoted) {
+      if (letter !== '"') cell += letter;
+      else if (source.charAt(index + 1) === '"') cell += source.charAt(++index);
+      else isQuoted = false;
+    } else if (letter === '"' && cell === "") {
+      isQuoted = true;
+    } else if (letter === separator) {
+      row.push(cell);
+      cell = "";
+    } else if (letter === "\n") {
+      rows.push([...row, cell]);
+      row = [];
+      cell = "";
+    } else if (letter !== "\r") {
+      cell += letter;
+    }
+  }
+  if (cell || row.length) rows.push([...row, cell]);
+  return rows.filter((cells) => cells.some((each) => each.trim() !== ""));
+}
+
+/** The rows as text. What a spreadsheet would take for a formula is led by an apostrophe, so that it never runs. */
+export function toCsv(rows: (string | number)[][]): string {
+  return rows.map((row) => row.map(toCell).join(",")).join("\r\n");
+}
+
+function toCell(value: string | number): string {
+  if (typeof value === "number") return String(value);
+  const harmless = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  return /[",\r\n]/.test(harmless) ? `"${harmless.replaceAll('"', '""')}"` : harmless;
+}
+
+/** Lets the browser save a text as a file. */
+export function saveText(name: string, text: string, type = "text/csv"): void {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(address);
+}

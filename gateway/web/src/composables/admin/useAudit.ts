@@ -1,0 +1,114 @@
+// The audit log: its events, what each of them changed, its export, and whether its chain is whole.
+import { shallowRef } from "vue";
+import { api } from "../../api/client";
+import { type Problem, problemOf } from "../../api/problem";
+import { answerOf } from "../../api/queries";
+import type { components, operations } from "../../api/schema";
+import { given, type Page } from "./useKeysetList";
+
+export type AuditEvent = components["schemas"]["auth.v1.AuditEvent"];
+type ListQuery = NonNullable<operations["AuditService_ListAuditEvents"]["parameters"]["query"]>;
+
+export const AUDIT = "admin-audit";
+export const AUDIT_FILTERS = ["actor", "action", "target", "result", "start_time", "end_time", "query"] as const;
+export type AuditFilters = Record<(typeof AUDIT_FILTERS)[number], string>;
+
+/** A value that differs between before and after; undefined where there was none. */
+export interface Change {
+  field: string;
+  before: string | undefined;
+  after: string | undefined;
+}
+
+/** What happened to one thing, such as "users/…". */
+export interface ChangedThing {
+  name: string;
+  verb: "created" | "changed" | "deleted";
+  changes: Change[];
+}
+
+export async function listAuditEvents(query: ListQuery): Promise<Page<AuditEvent>> {
+  const page = await answerOf(api.GET("/api/v1/audit-events", { params: { query } }));
+  return { items: page.events, next: page.next_page_token };
+}
+
+/** Where the browser gets all events that match, as a file. */
+export function exportAddress(filters: AuditFilters, format: "csv" | "jsonl"): string {
+  return `/api/v1/audit-events:export?${new URLSearchParams({ ...given(filters), format }).toString()}`;
+}
+
+/** "UpdateUser" of "espalier.auth.v1.UserService/UpdateUser", in words: "Update user". */
+export function actionWords(action: string): string {
+  const name = action.slice(action.lastIndexOf("/") + 1);
+  const words = name.replace(/([a-z0-9])([A-Z])/g, "$1 $2").toLowerCase();
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/** What an event did, thing by thing and field by field; empty when it tells nothing. */
+export function changesOf(event: AuditEvent): ChangedThing[] {
+  const before = read(event.before);
+  const after = read(event.after);
+  return [...new Set([...Object.keys(before), ...Object.keys(after)])].map((name) => {
+    const [old, now] = [before[name], after[name]];
+    const [oldFields, nowFields] = [fieldsOf(old), fieldsOf(now)];
+    const fields = [...new Set([...Object.keys(oldFields), ...Object.keys(nowFields)])].sort();
+    return {
+      name,
+      verb: old === undefined ? "created" : now === undefined ? "deleted" : "changed",
+      changes: fields.map((field) => ({ field, before: oldFields[field], after: nowFields[field] })),
+    };
+  });
+}
+
+function read(text: string): Record<string, unknown> {
+  if (!text) return {};
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : { value };
+  } catch {
+    return { value: text };
+  }
+}
+
+function fieldsOf(value: unknown): Record<string, string> {
+  if (value === undefined) return {};
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return { value: textOf(value) };
+  return Object.fromEntries(Object.entries(value).map(([field, each]) => [field, textOf(each)]));
+}
+
+function textOf(value: unknown): string {
+  if (typeof value === "string") return value === "" ? "(empty)" : value;
+  if (Array.isArray(value)) return value.length === 0 ? "(none)" : value.map(textOf).join(", ");
+  return value === null ? "(none)" : JSON.stringify(value);
+}
+
+/** Walks along the whole chain, call by call, and tells how far it is. */
+export function useVerification() {
+  const isBusy = shallowRef(false);
+  const checked = shallowRef(0);
+  const verdict = shallowRef<{ intact: boolean; message: string; head: string; time: Date } | null>(null);
+  const problem = shallowRef<Problem | null>(null);
+
+  async function verify(): Promise<void> {
+    isBusy.value = true;
+    checked.value = 0;
+    problem.value = null;
+    try {
+      let start = "";
+      do {
+        const query = start ? { start } : {};
+        const found = await answerOf(api.GET("/api/v1/audit-events:verify", { params: { query } }));
+        checked.value += Number(found.checked);
+        verdict.value = { intact: found.intact, message: found.message, head: found.head, time: new Date() };
+        start = found.next;
+      } while (start);
+    } catch (error) {
+      problem.value = problemOf(error);
+      verdict.value = null;
+    } finally {
+      isBusy.value = false;
+    }
+  }
+
+  return { verify, isBusy, checked, verdict, problem };
+}

@@ -1,0 +1,77 @@
+// A list that comes in keyset pages: which page stands in the address, and the way back is remembered.
+import { keepPreviousData, useQuery } from "@tanstack/vue-query";
+import { computed, shallowRef, type ComputedRef, watch } from "vue";
+import { type Filters, useUrlFilters } from "./useUrlFilters";
+
+export const PAGE_SIZES = ["20", "50", "100"] as const;
+const USUAL_SIZE = "50";
+
+export interface Page<Item> {
+  items: Item[];
+  next: string;
+}
+
+/** What a page is asked for with; filters that are empty are left out. */
+export interface PageQuery {
+  page_size: number;
+  page_token?: string;
+}
+
+/** `name` is the key of the query: whoever changes such things invalidates it. */
+export function useKeysetList<Item, Name extends string>(
+  name: string,
+  filters: ComputedRef<Filters<Name>>,
+  read: (query: PageQuery & Partial<Filters<Name>>) => Promise<Page<Item>>,
+) {
+  const { filters: paging, change } = useUrlFilters(["page", "size"]);
+  const token = computed(() => paging.value.page);
+  const size = computed(() => paging.value.size || USUAL_SIZE);
+  const visited = shallowRef<string[]>([]);
+
+  const query = useQuery({
+    queryKey: computed(() => [name, filters.value, token.value, size.value]),
+    queryFn: () => read({ ...given(filters.value), page_size: Number(size.value), ...given({ page_token: token.value }) }),
+    placeholderData: keepPreviousData,
+  });
+  const items = computed<Item[]>(() => query.data.value?.items ?? []);
+  const following = computed(() => query.data.value?.next ?? "");
+
+  // Who goes back with the browser's button goes back here, too.
+  watch(token, (now) => {
+    const index = visited.value.indexOf(now);
+    if (!now) visited.value = [];
+    else if (index >= 0) visited.value = visited.value.slice(0, index);
+  });
+
+  function next(): void {
+    visited.value = [...visited.value, token.value];
+    change({ page: following.value });
+  }
+
+  function previous(): void {
+    change({ page: visited.value.at(-1) ?? "" });
+  }
+
+  function resize(wanted: string): void {
+    change({ size: wanted === USUAL_SIZE ? "" : wanted });
+  }
+
+  return {
+    items,
+    size,
+    error: query.error,
+    isLoading: query.isLoading,
+    isFetching: query.isFetching,
+    hasNext: computed(() => following.value !== ""),
+    hasPrevious: computed(() => token.value !== ""),
+    reload: () => query.refetch(),
+    next,
+    previous,
+    resize,
+  };
+}
+
+/** The entries that say something. */
+export function given<Values extends Record<string, string>>(values: Values): Partial<Values> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "")) as Partial<Values>;
+}
