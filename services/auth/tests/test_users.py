@@ -154,6 +154,20 @@ async def test_an_unknown_user_is_not_found(auth: Any) -> None:
     assert (await _refusal((await auth.admin()).GetUser(request))).reason == "USER_NOT_FOUND"
 
 
+async def test_a_user_can_be_created_disabled_and_let_in_later(auth: Any) -> None:
+    request = service_pb2.CreateUserRequest(password="a quiet green lamp")
+    request.user.username, request.user.disabled = "mia", True
+    user = await (await auth.admin()).CreateUser(request)
+
+    assert user.disabled
+    with pytest.raises(grpc.aio.AioRpcError):
+        await auth.login("mia", "a quiet green lamp")
+    change = service_pb2.UpdateUserRequest(user=resources_pb2.User(id=user.id))
+    change.update_mask.paths.append("disabled")
+    await (await auth.admin()).UpdateUser(change)
+    assert (await auth.login("mia", "a quiet green lamp")).access_token
+
+
 async def test_a_disabled_user_is_out_and_comes_back_with_a_new_session(auth: Any) -> None:
     user = await auth.create_user("mia", roles=["viewer"])
     pair = await auth.login("mia", "a quiet green lamp")

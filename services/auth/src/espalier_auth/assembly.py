@@ -23,6 +23,7 @@ from espalier_auth.passwords import Passwords
 from espalier_auth.preferences.rpc import servicers as setting_servicers
 from espalier_auth.preferences.service import Preferences
 from espalier_auth.registration.assembly import registration_rpc
+from espalier_auth.registration.repository import delete_resets_of
 from espalier_auth.registration.rpc import RegistrationRpc
 from espalier_auth.registration.rpc import servicers as registration_servicers
 from espalier_auth.roles import Roles
@@ -171,6 +172,7 @@ def _user_rpc(parts: _Parts) -> UserRpc:
         first_admin=parts.first_admin,
         paginator=parts.paginator,
         minimum_length=parts.preferences.password_min_length,
+        forget_links=delete_resets_of,
     )
 
 

@@ -135,7 +135,9 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         first_admin: FirstAdmin,
         paginator: Paginator,
         minimum_length: Callable[[Session], int],
+        forget_links: Callable[[Session, str], None],
     ) -> None:
+        self._forget_links = forget_links
         self._database = database
         self._users = users
         self._passwords = passwords
@@ -192,6 +194,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
             roles=list(request.user.roles),
             password_hash=await self._passwords.hash(request.password),
             email=request.user.email.strip().lower(),
+            disabled=request.user.disabled,
         )
         return await asyncio.to_thread(self._create_user, new, current_principal())
 
@@ -246,7 +249,10 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     def _change_password(self, user: User, new_hash: str) -> User:
         with self._database.transaction() as session:
-            return self._users.change_password(session, user, new_hash)
+            changed = self._users.change_password(session, user, new_hash)
+            # Whoever holds an older link must not undo what the owner chose.
+            self._forget_links(session, changed.id)
+            return changed
 
 
 def servicers(auth: AuthRpc, users: UserRpc) -> list[ServicerEntry]:

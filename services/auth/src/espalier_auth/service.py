@@ -137,6 +137,7 @@ class NewUser:
     password_hash: str
     email: str = ""
     password_change_required: bool = True
+    disabled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +194,7 @@ class Users:
             password_hash=new.password_hash,
             email=new.email,
             password_change_required=new.password_change_required,
+            disabled=new.disabled,
         )
         session.add(user)
         try:

@@ -159,7 +159,9 @@ class Registration:
         if creator is None or creator.disabled:
             return False
         roles, rights = self._access.roles(session), self._access.of(session, creator)
-        return all(name in roles and rights.covers(roles[name]) for name in invitation.roles)
+        groups = [group for id in invitation.group_ids if (group := find_group(session, id)) is not None]
+        promised = {*invitation.roles, *(name for group in groups for name in group.roles)}
+        return all(name in roles and rights.covers(roles[name]) for name in promised)
 
 
 class PasswordResets:
