@@ -190,6 +190,42 @@ def questions(world: World) -> dict[str, Callable[[], Request]]:
         "word, unknown": lambda: Request(query=uuid.uuid4().hex),
         "request id": lambda: Request(query=f"{pick.getrandbits(64):016x}"),
         "a day": lambda: _day(moment()),
+        "request": lambda: Request(request_id=f"{pick.getrandbits(64):016x}"),
+        "address": lambda: Request(address=f"192.0.2.{pick.randrange(256)}", end_time=moment()),
+        **_of_several(world, moment),
+    }
+
+
+def _of_several(world: World, moment: Callable[[], Timestamp]) -> dict[str, Callable[[], Request]]:
+    """Two and three filters at once: some wide, some narrow, some that only long ago had anything in common."""
+    pick = random.Random(11)
+    busiest, refused, old = world.people[0][0], audit_pb2.AUDIT_RESULT_REFUSED, world.old_action
+
+    def action() -> str:
+        return pick.choice(world.actions)
+
+    def address() -> str:
+        return f"192.0.2.{pick.randrange(256)}"
+
+    return {
+        "actor, action": lambda: Request(actor=busiest, action=action(), end_time=moment()),
+        "actor, action only long ago": lambda: Request(actor=busiest, action=old),
+        "actor, action prefix": lambda: Request(actor=pick.choice(world.people)[0], action="espalier.auth."),
+        "actor, address": lambda: Request(actor=busiest, address=address(), end_time=moment()),
+        "action only long ago, refused": lambda: Request(action=old, result=refused),
+        "action prefix only long ago, word": lambda: Request(action="espalier.legacy", query="denied"),
+        "action, address": lambda: Request(action=action(), address=address()),
+        "action, word": lambda: Request(action=action(), query="user-1", end_time=moment()),
+        "address, refused": lambda: Request(address=address(), result=refused, end_time=moment()),
+        "target of one type, refused": lambda: Request(target="training/runs/", result=refused, end_time=moment()),
+        "target of one type, action only long ago": lambda: Request(target="training/runs/", action=old),
+        "actor, action, refused": lambda: Request(actor=busiest, action=action(), result=refused, end_time=moment()),
+        "actor, action only long ago, refused": lambda: Request(actor=busiest, action=old, result=refused),
+        "actor, address, action prefix": lambda: Request(actor=busiest, address=address(), action="espalier.auth."),
+        "action prefix, refused, a time": lambda: Request(
+            action="espalier.training_orchestrator.", result=refused, start_time=moment(), end_time=moment()
+        ),
+        "action only long ago, address, word": lambda: Request(action=old, address=address(), query="training"),
     }
 
 

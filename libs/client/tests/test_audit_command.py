@@ -109,6 +109,15 @@ def test_events_are_listed_over_all_pages_with_the_filter(log: FakeLog, capsys: 
     assert all(wanted.items() <= query.items() for query in log.queries)
 
 
+@pytest.mark.parametrize("command", ["list", "export"])
+def test_every_filter_of_the_api_is_an_option(log: FakeLog, capfd: pytest.CaptureFixture[str], command: str) -> None:
+    filters = {"target": "users/", "address": "192.0.2.7", "request_id": "abc", "query": "denied"}
+    options = [part for name, value in filters.items() for part in (f"--{name.replace('_', '-')}", value)]
+    assert run(["audit", command, *options, "--until", "2026-01-01T00:00:00Z"]) == 0
+    wanted = {**filters, "end_time": "2026-01-01T00:00:00Z"}
+    assert all(wanted.items() <= query.items() for query in log.queries)
+
+
 def test_an_export_is_written_as_a_file(log: FakeLog, tmp_path: Path) -> None:
     file = tmp_path / "audit.csv"
     assert run(["audit", "export", str(file), "--action", "espalier.auth"]) == 0

@@ -16,9 +16,7 @@ from sqlalchemy.orm import Session
 from espalier_auth.audit import repository, service
 from espalier_auth.audit.kept_head import KeptHead
 from espalier_auth.audit.models import START, Head, NewEvent, Result, words_of
-from espalier_auth.audit.repository import Filter
 from espalier_common.db import Database
-from espalier_common.pagination import PageRequest, Paginator
 from espalier_common.testing.plugin import MigratedDatabase
 
 
@@ -199,50 +197,3 @@ def test_a_search_finds_whole_values_and_words_in_them(database: Database) -> No
     words = words_of(event())
     assert {"updateuser", "update", "user", "userservice", "ada", "192.0.2.7", "abc", "users"} <= set(words)
     assert "espalier" not in words
-
-
-@pytest.mark.parametrize(
-    ("wanted", "count"),
-    [
-        (Filter(), 4),
-        (Filter(actor="Ada"), 3),
-        (Filter(actor="018f6e1c-0b0a-7c3e-9d5a-0242ac120002"), 4),
-        (Filter(action="espalier.auth.v1.UserService"), 3),
-        (Filter(action="espalier.auth.v1.AuthService/Login"), 1),
-        (Filter(target="users/018f"), 3),
-        (Filter(target="users/%"), 0),
-        (Filter(result=Result.REFUSED), 1),
-        (Filter(words=("update", "ada")), 2),
-        (Filter(words=("nobody",)), 0),
-        (Filter(start=datetime(2025, 3, 1, 13, tzinfo=UTC)), 1),
-        (Filter(end=datetime(2025, 3, 1, 13, tzinfo=UTC)), 3),
-    ],
-)
-def test_filters_narrow(database: Database, monkeypatch: pytest.MonkeyPatch, wanted: Filter, count: int) -> None:
-    login = event(
-        action="espalier.auth.v1.AuthService/Login",
-        target="auth/login",
-        actor_name="Bob",
-        result=Result.REFUSED,
-        time=datetime(2025, 3, 2, tzinfo=UTC),
-    )
-    delete = event(action="espalier.auth.v1.UserService/DeleteUser")
-    with database.transaction() as session:
-        service.append(session, [event(), event(), login, delete])
-        exported = repository.read_events(session, wanted, after=None, limit=100)
-        assert len(exported) == count
-        for window in (1, 10_000):
-            monkeypatch.setattr(repository, "WINDOW", window)
-            assert listed(session, wanted) == [entry.sequence for entry in reversed(exported)]
-
-
-def listed(session: Session, wanted: Filter) -> list[int]:
-    """Sequences over all pages of two."""
-    paginator, after, found = Paginator("secret"), None, list[int]()
-    while True:
-        request = PageRequest(2, after, "", paginator)
-        page = repository.list_events(session, wanted, request)
-        found += [entry.sequence for entry in page.items]
-        if not page.next_page_token:
-            return found
-        after = (page.items[-1].time, page.items[-1].sequence)

@@ -39,6 +39,8 @@ Target = Annotated[str, typer.Option(help="Only targets that begin with this, su
 Outcome = Annotated[Result | None, typer.Option(help="Only calls that ended so.")]
 Since = Annotated[str, typer.Option(help="Only from this time on, such as 2025-03-01T00:00:00Z.")]
 Until = Annotated[str, typer.Option(help="Only before this time.")]
+Address = Annotated[str, typer.Option(help="Only calls from this address.")]
+RequestId = Annotated[str, typer.Option(help="Only what happened in this request.")]
 Query = Annotated[str, typer.Option("--query", "-q", help="Only with these words in them.")]
 
 
@@ -50,6 +52,8 @@ def list_events(
     result: Outcome = None,
     since: Since = "",
     until: Until = "",
+    address: Address = "",
+    request_id: RequestId = "",
     query: Query = "",
     limit: Annotated[int, typer.Option(min=1, help="Most events to list.")] = 50,
     output: Output = OutputFormat.TABLE,
@@ -57,7 +61,15 @@ def list_events(
 ) -> None:
     """List the events, the newest first."""
     wanted = _filter(
-        actor=actor, action=action, target=target, result=result, start_time=since, end_time=until, query=query
+        actor=actor,
+        action=action,
+        target=target,
+        result=result,
+        start_time=since,
+        end_time=until,
+        address=address,
+        request_id=request_id,
+        query=query,
     )
     with open_api(server) as api:
         emit(list(api.all("/api/v1/audit-events", "events", limit=limit, **wanted)), output, table=_table)
@@ -73,12 +85,22 @@ def export(
     result: Outcome = None,
     since: Since = "",
     until: Until = "",
+    address: Address = "",
+    request_id: RequestId = "",
     query: Query = "",
     server: Server = "",
 ) -> None:
     """Write the events, the oldest first, as CSV or JSON Lines. An export is told to the audit log itself."""
     wanted = _filter(
-        actor=actor, action=action, target=target, result=result, start_time=since, end_time=until, query=query
+        actor=actor,
+        action=action,
+        target=target,
+        result=result,
+        start_time=since,
+        end_time=until,
+        address=address,
+        request_id=request_id,
+        query=query,
     )
     with open_api(server) as api:
         pieces = api.download("/api/v1/audit-events:export", format=form.value, **wanted)

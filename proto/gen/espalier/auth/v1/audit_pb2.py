@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65spalier/auth/v1/audit.proto\x12\x10\x65spalier.auth.v1\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x02\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x01\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x05 \x01(\t\x12\x12\n\nactor_name\x18\x06 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x07 \x01(\t\x12\x0e\n\x06target\x18\x08 \x01(\t\x12-\n\x06result\x18\t \x01(\x0e\x32\x1d.espalier.auth.v1.AuditResult\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x0b \x01(\t\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\r \x01(\t\x12\r\n\x05\x61\x66ter\x18\x0e \x01(\t\x12\x0c\n\x04hash\x18\x0f \x01(\t\"\xcf\x02\n\x16ListAuditEventsRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\xd2\xb5\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x10\x12\x16\n\x05\x61\x63tor\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x01\x12\x17\n\x06\x61\x63tion\x18\x04 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x17\n\x06target\x18\x05 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12-\n\x06result\x18\x06 \x01(\x0e\x32\x1d.espalier.auth.v1.AuditResult\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05query\x18\t \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\"\x89\x02\n\x18\x45xportAuditEventsRequest\x12\x16\n\x05\x61\x63tor\x18\x01 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x01\x12\x17\n\x06\x61\x63tion\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x17\n\x06target\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12-\n\x06result\x18\x04 \x01(\x0e\x32\x1d.espalier.auth.v1.AuditResult\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05query\x18\x07 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\"`\n\x17ListAuditEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.espalier.auth.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x17VerifyAuditChainRequest\x12/\n\x05start\x18\x01 \x01(\tB \xd2\xb5\x18\x1c\x18P\"\x18[0-9]{1,15}:[0-9a-f]{64}\x12.\n\x04head\x18\x02 \x01(\tB \xd2\xb5\x18\x1c\x18P\"\x18[0-9]{1,15}:[0-9a-f]{64}\"z\n\x11\x41uditVerification\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x0f\n\x07\x63hecked\x18\x02 \x01(\x01\x12\x17\n\x0f\x62roken_sequence\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04head\x18\x05 \x01(\t\x12\x0c\n\x04next\x18\x06 \x01(\t*u\n\x0b\x41uditResult\x12\x1c\n\x18\x41UDIT_RESULT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41UDIT_RESULT_DONE\x10\x01\x12\x18\n\x14\x41UDIT_RESULT_REFUSED\x10\x02\x12\x17\n\x13\x41UDIT_RESULT_FAILED\x10\x03\x32\xe7\x03\n\x0c\x41uditService\x12\x97\x01\n\x0fListAuditEvents\x12(.espalier.auth.v1.ListAuditEventsRequest\x1a).espalier.auth.v1.ListAuditEventsResponse\"/\x8a\xb5\x18\x0f\x61uth.audit.list\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/audit-events\x12\x9d\x01\n\x11\x45xportAuditEvents\x12*.espalier.auth.v1.ExportAuditEventsRequest\x1a\x1c.espalier.auth.v1.AuditEvent\"<\x8a\xb5\x18\x11\x61uth.audit.export\x98\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/audit-events:export0\x01\x12\x9c\x01\n\x10VerifyAuditChain\x12).espalier.auth.v1.VerifyAuditChainRequest\x1a#.espalier.auth.v1.AuditVerification\"8\x8a\xb5\x18\x11\x61uth.audit.verify\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/audit-events:verifyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65spalier/auth/v1/audit.proto\x12\x10\x65spalier.auth.v1\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x02\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x01\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x05 \x01(\t\x12\x12\n\nactor_name\x18\x06 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x07 \x01(\t\x12\x0e\n\x06target\x18\x08 \x01(\t\x12-\n\x06result\x18\t \x01(\x0e\x32\x1d.espalier.auth.v1.AuditResult\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x0b \x01(\t\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\r \x01(\t\x12\r\n\x05\x61\x66ter\x18\x0e \x01(\t\x12\x0c\n\x04hash\x18\x0f \x01(\t\"\x85\x03\n\x16ListAuditEventsRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\xd2\xb5\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x10\x12\x16\n\x05\x61\x63tor\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x01\x12\x17\n\x06\x61\x63tion\x18\x04 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x17\n\x06target\x18\x05 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12-\n\x06result\x18\x06 \x01(\x0e\x32\x1d.espalier.auth.v1.AuditResult\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05query\x18\t \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x17\n\x07\x61\x64\x64ress\x18\n \x01(\tB\x06\xd2\xb5\x18\x02\x18\x64\x12\x1b\n\nrequest_id\x18\x0b \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x01\"\xbf\x02\n\x18\x45xportAuditEventsRequest\x12\x16\n\x05\x61\x63tor\x18\x01 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x01\x12\x17\n\x06\x61\x63tion\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x17\n\x06target\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12-\n\x06result\x18\x04 \x01(\x0e\x32\x1d.espalier.auth.v1.AuditResult\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05query\x18\x07 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x17\n\x07\x61\x64\x64ress\x18\x08 \x01(\tB\x06\xd2\xb5\x18\x02\x18\x64\x12\x1b\n\nrequest_id\x18\t \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x01\"`\n\x17ListAuditEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.espalier.auth.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x17VerifyAuditChainRequest\x12/\n\x05start\x18\x01 \x01(\tB \xd2\xb5\x18\x1c\x18P\"\x18[0-9]{1,15}:[0-9a-f]{64}\x12.\n\x04head\x18\x02 \x01(\tB \xd2\xb5\x18\x1c\x18P\"\x18[0-9]{1,15}:[0-9a-f]{64}\"z\n\x11\x41uditVerification\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x0f\n\x07\x63hecked\x18\x02 \x01(\x01\x12\x17\n\x0f\x62roken_sequence\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04head\x18\x05 \x01(\t\x12\x0c\n\x04next\x18\x06 \x01(\t*u\n\x0b\x41uditResult\x12\x1c\n\x18\x41UDIT_RESULT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41UDIT_RESULT_DONE\x10\x01\x12\x18\n\x14\x41UDIT_RESULT_REFUSED\x10\x02\x12\x17\n\x13\x41UDIT_RESULT_FAILED\x10\x03\x32\xe7\x03\n\x0c\x41uditService\x12\x97\x01\n\x0fListAuditEvents\x12(.espalier.auth.v1.ListAuditEventsRequest\x1a).espalier.auth.v1.ListAuditEventsResponse\"/\x8a\xb5\x18\x0f\x61uth.audit.list\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/audit-events\x12\x9d\x01\n\x11\x45xportAuditEvents\x12*.espalier.auth.v1.ExportAuditEventsRequest\x1a\x1c.espalier.auth.v1.AuditEvent\"<\x8a\xb5\x18\x11\x61uth.audit.export\x98\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/audit-events:export0\x01\x12\x9c\x01\n\x10VerifyAuditChain\x12).espalier.auth.v1.VerifyAuditChainRequest\x1a#.espalier.auth.v1.AuditVerification\"8\x8a\xb5\x18\x11\x61uth.audit.verify\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/audit-events:verifyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['target']._serialized_options = b'\322\265\030\003\030\310\001'
   _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['query']._loaded_options = None
   _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['query']._serialized_options = b'\322\265\030\003\030\310\001'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['address']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['address']._serialized_options = b'\322\265\030\002\030d'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['request_id']._serialized_options = b'\322\265\030\003\030\200\001'
   _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['actor']._loaded_options = None
   _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['actor']._serialized_options = b'\322\265\030\003\030\200\001'
   _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['action']._loaded_options = None
@@ -54,6 +58,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['target']._serialized_options = b'\322\265\030\003\030\310\001'
   _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['query']._loaded_options = None
   _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['query']._serialized_options = b'\322\265\030\003\030\310\001'
+  _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['address']._loaded_options = None
+  _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['address']._serialized_options = b'\322\265\030\002\030d'
+  _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_EXPORTAUDITEVENTSREQUEST'].fields_by_name['request_id']._serialized_options = b'\322\265\030\003\030\200\001'
   _globals['_VERIFYAUDITCHAINREQUEST'].fields_by_name['start']._loaded_options = None
   _globals['_VERIFYAUDITCHAINREQUEST'].fields_by_name['start']._serialized_options = b'\322\265\030\034\030P\"\030[0-9]{1,15}:[0-9a-f]{64}'
   _globals['_VERIFYAUDITCHAINREQUEST'].fields_by_name['head']._loaded_options = None
@@ -64,20 +72,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITSERVICE'].methods_by_name['ExportAuditEvents']._serialized_options = b'\212\265\030\021auth.audit.export\230\265\030\002\202\323\344\223\002\035\022\033/api/v1/audit-events:export'
   _globals['_AUDITSERVICE'].methods_by_name['VerifyAuditChain']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['VerifyAuditChain']._serialized_options = b'\212\265\030\021auth.audit.verify\202\323\344\223\002\035\022\033/api/v1/audit-events:verify'
-  _globals['_AUDITRESULT']._serialized_start=1418
-  _globals['_AUDITRESULT']._serialized_end=1535
+  _globals['_AUDITRESULT']._serialized_start=1526
+  _globals['_AUDITRESULT']._serialized_end=1643
   _globals['_AUDITEVENT']._serialized_start=148
   _globals['_AUDITEVENT']._serialized_end=464
   _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=467
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=802
-  _globals['_EXPORTAUDITEVENTSREQUEST']._serialized_start=805
-  _globals['_EXPORTAUDITEVENTSREQUEST']._serialized_end=1070
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=1072
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1168
-  _globals['_VERIFYAUDITCHAINREQUEST']._serialized_start=1170
-  _globals['_VERIFYAUDITCHAINREQUEST']._serialized_end=1292
-  _globals['_AUDITVERIFICATION']._serialized_start=1294
-  _globals['_AUDITVERIFICATION']._serialized_end=1416
-  _globals['_AUDITSERVICE']._serialized_start=1538
-  _globals['_AUDITSERVICE']._serialized_end=2025
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=856
+  _globals['_EXPORTAUDITEVENTSREQUEST']._serialized_start=859
+  _globals['_EXPORTAUDITEVENTSREQUEST']._serialized_end=1178
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=1180
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1276
+  _globals['_VERIFYAUDITCHAINREQUEST']._serialized_start=1278
+  _globals['_VERIFYAUDITCHAINREQUEST']._serialized_end=1400
+  _globals['_AUDITVERIFICATION']._serialized_start=1402
+  _globals['_AUDITVERIFICATION']._serialized_end=1524
+  _globals['_AUDITSERVICE']._serialized_start=1646
+  _globals['_AUDITSERVICE']._serialized_end=2133
 # @@protoc_insertion_point(module_scope)

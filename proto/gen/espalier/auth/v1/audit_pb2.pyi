@@ -143,6 +143,8 @@ class ListAuditEventsRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most events in one answer; 50 when 0, at most 1,000."""
     page_token: _builtins.str
@@ -152,11 +154,15 @@ class ListAuditEventsRequest(_message.Message):
     action: _builtins.str
     """Only actions that begin with this."""
     target: _builtins.str
-    """Only targets that begin with this."""
+    """Only targets that begin with this: "users/" for all of a type, "users/<id>" for one."""
     result: Global___AuditResult.ValueType
     """Only with this result."""
     query: _builtins.str
     """Only with these words in action, target, actor, reason, address or request id."""
+    address: _builtins.str
+    """Only calls from this address, such as "192.0.2.7"."""
+    request_id: _builtins.str
+    """Only what happened in this request."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only from this time on."""
@@ -177,10 +183,12 @@ class ListAuditEventsRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         query: _builtins.str = ...,
+        address: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "result", b"result", "start_time", b"start_time", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "address", b"address", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "request_id", b"request_id", "result", b"result", "start_time", b"start_time", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,16 +207,22 @@ class ExportAuditEventsRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Only of this actor, by id or name."""
     action: _builtins.str
     """Only actions that begin with this."""
     target: _builtins.str
-    """Only targets that begin with this."""
+    """Only targets that begin with this: "users/" for all of a type, "users/<id>" for one."""
     result: Global___AuditResult.ValueType
     """Only with this result."""
     query: _builtins.str
     """Only with these words in action, target, actor, reason, address or request id."""
+    address: _builtins.str
+    """Only calls from this address, such as "192.0.2.7"."""
+    request_id: _builtins.str
+    """Only what happened in this request."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only from this time on."""
@@ -227,10 +241,12 @@ class ExportAuditEventsRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         query: _builtins.str = ...,
+        address: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "end_time", b"end_time", "query", b"query", "result", b"result", "start_time", b"start_time", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "address", b"address", "end_time", b"end_time", "query", b"query", "request_id", b"request_id", "result", b"result", "start_time", b"start_time", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

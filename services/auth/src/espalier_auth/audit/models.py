@@ -40,6 +40,7 @@ class AuditEntry(Base):
         Index("ix_audit_events_actor_name", "actor_name", "time", "sequence"),
         Index("ix_audit_events_action", "action", "time", "sequence"),
         Index("ix_audit_events_target", "target", "time", "sequence"),
+        Index("ix_audit_events_address", "address", "time", "sequence"),
         Index("ix_audit_events_result", "result", "time", "sequence"),
         Index("ix_audit_events_words", "words", postgresql_using="gin"),
     )
@@ -123,13 +124,12 @@ MAX_WORDS = 60
 
 def words_of(event: NewEvent) -> list[str]:
     """What a search finds the event by: whole values, and the words in them."""
-    found: dict[str, None] = {}
+    found = dict.fromkeys(split_words(event.request_id))
     for text in (event.action, event.target, event.actor_name, event.actor_id, event.reason, event.address):
         for piece in text.split("/"):
             found.update(dict.fromkeys(split_words(piece)))
             found.update(dict.fromkeys(_PARTS.split(piece.lower())))
             found.update(dict.fromkeys(word.lower() for word in _CAMEL.findall(piece)))
-    found.update(dict.fromkeys(split_words(event.request_id)))
     return [word for word in found if word not in _EVERYWHERE][:MAX_WORDS]
 
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from espalier.auth.v1 import audit_pb2, audit_pb2_grpc
-from espalier_auth.audit import repository
+from espalier_auth.audit import repository, search
 from espalier_auth.audit.kept_head import KeptHead
 from espalier_auth.audit.models import START, AuditEntry, Head, Result, split_words
-from espalier_auth.audit.repository import Filter
+from espalier_auth.audit.search import Filter
 from espalier_auth.audit.service import check_chain
 from espalier_common.db import Database
 from espalier_common.errors import FieldViolation, InvalidArgument
@@ -43,7 +43,7 @@ class AuditRpc(audit_pb2_grpc.AuditServiceServicer):
     ) -> audit_pb2.ListAuditEventsResponse:
         wanted, page = _filter(request), self._paginator.read(request)
         with self._database.transaction() as session:
-            found = repository.list_events(session, wanted, page)
+            found = search.list_events(session, wanted, page)
         return audit_pb2.ListAuditEventsResponse(
             events=[to_event(entry) for entry in found.items], next_page_token=found.next_page_token
         )
@@ -80,7 +80,7 @@ class AuditRpc(audit_pb2_grpc.AuditServiceServicer):
 
     def _read(self, wanted: Filter, after: tuple[datetime, int] | None) -> Sequence[AuditEntry]:
         with self._database.transaction() as session:
-            return repository.read_events(session, wanted, after=after, limit=EXPORT_PAGE)
+            return search.read_events(session, wanted, after=after, limit=EXPORT_PAGE)
 
 
 def to_event(entry: AuditEntry) -> audit_pb2.AuditEvent:
@@ -111,6 +111,8 @@ def _filter(request: audit_pb2.ListAuditEventsRequest | audit_pb2.ExportAuditEve
         action=_text(request.action, "action"),
         target=_text(request.target, "target"),
         result=Result(name) if request.result else None,
+        address=_text(request.address, "address").strip().lower(),
+        request_id=_text(request.request_id, "request_id").strip(),
         start=_moment(request.start_time) if request.HasField("start_time") else None,
         end=_moment(request.end_time) if request.HasField("end_time") else None,
         words=tuple(split_words(_text(request.query, "query"))),
