@@ -4838,9 +4838,9 @@ export interface operations {
     };
     RoleService_UpdateRole: {
         parameters: {
-            query: {
-                /** @description Fields to change: description, permissions, scope. */
-                update_mask: string;
+            query?: {
+                /** @description Fields to change: description, permissions, scope. The fields that stand in the body, when it is absent. */
+                update_mask?: string;
             };
             header?: never;
             path: {
@@ -5096,9 +5096,9 @@ export interface operations {
     };
     GroupService_UpdateGroup: {
         parameters: {
-            query: {
-                /** @description Fields to change: name, description, roles, member_ids. */
-                update_mask: string;
+            query?: {
+                /** @description Fields to change: name, description, roles, member_ids. The fields that stand in the body, when it is absent. */
+                update_mask?: string;
             };
             header?: never;
             path: {
@@ -5151,7 +5151,7 @@ export interface operations {
                 actor?: string;
                 /** @description Only actions that begin with this. */
                 action?: string;
-                /** @description Only targets that begin with this. */
+                /** @description Only targets that begin with this: "users/" for all of a type, "users/<id>" for one. */
                 target?: string;
                 /** @description Only with this result. */
                 result?: components["schemas"]["auth.v1.AuditResult"];
@@ -5161,6 +5161,10 @@ export interface operations {
                 end_time?: string;
                 /** @description Only with these words in action, target, actor, reason, address or request id. */
                 query?: string;
+                /** @description Only calls from this address, such as "192.0.2.7". */
+                address?: string;
+                /** @description Only what happened in this request. */
+                request_id?: string;
             };
             header?: never;
             path?: never;
@@ -5195,7 +5199,7 @@ export interface operations {
                 actor?: string;
                 /** @description Only actions that begin with this. */
                 action?: string;
-                /** @description Only targets that begin with this. */
+                /** @description Only targets that begin with this: "users/" for all of a type, "users/<id>" for one. */
                 target?: string;
                 /** @description Only with this result. */
                 result?: components["schemas"]["auth.v1.AuditResult"];
@@ -5205,6 +5209,10 @@ export interface operations {
                 end_time?: string;
                 /** @description Only with these words in action, target, actor, reason, address or request id. */
                 query?: string;
+                /** @description Only calls from this address, such as "192.0.2.7". */
+                address?: string;
+                /** @description Only what happened in this request. */
+                request_id?: string;
                 /** @description Gives a file instead of events. */
                 format?: "csv" | "jsonl";
             };
@@ -5915,9 +5923,9 @@ export interface operations {
     };
     UserService_UpdateMe: {
         parameters: {
-            query: {
-                /** @description Fields to change: display_name, email. */
-                update_mask: string;
+            query?: {
+                /** @description Fields to change: display_name, email. The fields that stand in the body, when it is absent. */
+                update_mask?: string;
             };
             header?: never;
             path?: never;
@@ -6108,9 +6116,9 @@ export interface operations {
     };
     UserService_UpdateUser: {
         parameters: {
-            query: {
-                /** @description Fields to change: display_name, roles, disabled. */
-                update_mask: string;
+            query?: {
+                /** @description Fields to change: display_name, roles, disabled. The fields that stand in the body, when it is absent. */
+                update_mask?: string;
             };
             header?: never;
             path: {
@@ -6768,9 +6776,9 @@ export interface operations {
     };
     QuotaService_UpdateQuota: {
         parameters: {
-            query: {
-                /** @description Fields to change: amount, time_zone. */
-                update_mask: string;
+            query?: {
+                /** @description Fields to change: amount, time_zone. The fields that stand in the body, when it is absent. */
+                update_mask?: string;
             };
             header?: never;
             path: {
