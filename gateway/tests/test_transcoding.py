@@ -75,6 +75,27 @@ async def test_a_nested_path_parameter_and_a_field_mask_reach_the_service(gatewa
     assert list(request.update_mask.paths) == ["display_name", "disabled"]
 
 
+@pytest.mark.parametrize(
+    ("body", "changed"),
+    [
+        ({"display_name": "Ada"}, ["display_name"]),
+        ({"displayName": "Ada", "disabled": False, "id": RUN_ID, "etag": "x"}, ["display_name", "disabled"]),
+        ({"roles": None}, ["roles"]),
+    ],
+)
+async def test_without_a_mask_what_the_body_holds_is_what_changes(
+    gateway: RunningGateway, body: dict[str, Any], changed: list[str]
+) -> None:
+    answer = await gateway.client_for().patch(f"/api/v1/users/{RUN_ID}", json=body)
+    assert answer.status_code == 200, answer.text
+    assert list(gateway.fakes["users"].requests[0].update_mask.paths) == changed
+
+
+async def test_a_change_of_nothing_is_refused(gateway: RunningGateway) -> None:
+    answer = await gateway.client_for().patch(f"/api/v1/users/{RUN_ID}", json={})
+    assert [each["field"] for each in answer.json()["violations"]] == ["update_mask"]
+
+
 async def test_an_empty_answer_is_an_empty_object(gateway: RunningGateway) -> None:
     answer = await gateway.client.post("/api/v1/auth/logout", json={"refresh_token": "x"})
     assert (answer.status_code, answer.json()) == (200, {})

@@ -13,6 +13,7 @@ from espalier_common.rpc.permissions import all_services, requirement, stream_ru
 from espalier_gateway.path_template import PathTemplate
 
 WHOLE_BODY = "*"
+MASK = "update_mask"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,11 @@ class Binding:
     def exports(self) -> bool:
         """Whether the stream may be had as a file too: it is read by GET and ends by itself."""
         return self.streams and self.method == "GET" and not self.resume
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the call changes some fields of a resource, which is its body, and a mask names them."""
+        return self.method == "PATCH" and self.body not in {"", WHOLE_BODY} and MASK in self.query_fields
 
     @property
     def query_fields(self) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """An HTTP request's path, query and body into the RPC's request message."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -23,9 +23,12 @@ def read_request(binding: Binding, *, path: Mapping[str, str], query: bytes, bod
     """The request message. Raises InvalidArgument with all violations, MalformedRequest or UnsupportedMedia."""
     message = binding.request_class()
     findings = Findings()
+    given: Collection[str] = ()
     if binding.body:
-        _read_body(binding, message, body, content_type=content_type, findings=findings)
+        given = _read_body(binding, message, body, content_type=content_type, findings=findings)
     _read_query(binding, message, parse_query(query), findings)
+    if binding.has_mask and not message.update_mask.paths:  # type: ignore[attr-defined]
+        _imply_mask(binding, message, given)
     for name, value in path.items():
         _read_path_value(message, name, value, findings)
     if findings.items:
@@ -65,9 +68,12 @@ def _decode(text: bytes) -> str:
         raise MalformedRequest("The query is not percent-encoded UTF-8.") from error
 
 
-def _read_body(binding: Binding, message: Message, body: bytes, *, content_type: str, findings: Findings) -> None:
+def _read_body(
+    binding: Binding, message: Message, body: bytes, *, content_type: str, findings: Findings
+) -> Collection[str]:
+    """Fills the message; gives the names at the top of the body."""
     if not body:
-        return
+        return ()
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMedia(f"The body must be application/json; it is {media_type[:100] or 'of no stated type'}.")
@@ -77,6 +83,16 @@ def _read_body(binding: Binding, message: Message, body: bytes, *, content_type:
     else:
         # Paths in findings start at the request, as those of the services do: `run.name`.
         read_message(_present(getattr(message, binding.body)), value, path=binding.body, findings=findings)
+    return value.keys() if isinstance(value, dict) else ()
+
+
+def _imply_mask(binding: Binding, message: Any, given: Collection[str]) -> None:
+    """Without a mask, what the body holds is what changes (AIP-134); what names the resource or its state is not."""
+    resource = getattr(message, binding.body).DESCRIPTOR
+    named = {name.removeprefix(f"{binding.body}.") for name in binding.template.names} | {"etag"}
+    for field in resource.fields:
+        if field.name not in named and (field.name in given or field.json_name in given):
+            message.update_mask.paths.append(field.name)
 
 
 def _read_query(binding: Binding, message: Message, pairs: list[tuple[str, str]], findings: Findings) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from espalier_common.rpc.permissions import AUTHENTICATED, PUBLIC
-from espalier_gateway.contract import WHOLE_BODY, Binding, find_field
+from espalier_gateway.contract import MASK, WHOLE_BODY, Binding, find_field
 from espalier_gateway.map_fields import is_map
 from espalier_gateway.openapi.problems import problem_responses
 from espalier_gateway.openapi.schemas import Schema, Schemas, rule_of
@@ -14,6 +14,7 @@ from espalier_gateway.row_files import MEDIA_TYPES, PARAMETER
 from espalier_gateway.well_known import is_text_type
 
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": [], "csrf": []}]
+IMPLIED = "The fields that stand in the body, when it is absent."
 MAX_QUERY_DEPTH = 3
 
 
@@ -61,7 +62,9 @@ class Operations:
         if name in binding.template.names or is_map(field):
             return
         if message is None or is_text_type(message.full_name):
-            yield self._parameter(name, field, place="query", required=rule_of(field).required)
+            implied = name == MASK and binding.has_mask
+            found = self._parameter(name, field, place="query", required=rule_of(field).required and not implied)
+            yield {**found, "description": f"{found['description']} {IMPLIED}"} if implied else found
         elif not field.is_repeated and depth < MAX_QUERY_DEPTH:
             for inner in message.fields:
                 yield from self._query_parameters(inner, f"{name}.{inner.name}", binding=binding, depth=depth + 1)
