@@ -10,6 +10,7 @@ EspalierError
     ├── MethodNotAllowed      405  + Allow
     ├── RequestTooSlow        408
     ├── LengthRequired        411
+    ├── NoSuchState           412
     ├── VersionMismatch       412  + Tus-Version
     ├── BodyTooLarge          413
     ├── UnsupportedMedia      415
@@ -90,6 +91,12 @@ class LengthRequired(HttpError):
     code = "INVALID_ARGUMENT"
     reason = "LENGTH_REQUIRED"
     status = 411
+
+
+class NoSuchState(HttpError):
+    code = "ABORTED"
+    reason = "NO_SUCH_STATE"
+    status = 412
 
 
 class VersionMismatch(HttpError):

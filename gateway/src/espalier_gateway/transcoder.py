@@ -12,6 +12,7 @@ from espalier_common.rpc.permissions import PUBLIC
 from espalier_gateway.clients import Clients
 from espalier_gateway.contract import Binding
 from espalier_gateway.credentials import Credentials, metadata_of
+from espalier_gateway.entity_tags import bind_to_state, tag_of
 from espalier_gateway.errors import MethodNotAllowed
 from espalier_gateway.exchange import exchange_of, raw_path_of, read_body
 from espalier_gateway.json_writer import write_message
@@ -58,6 +59,8 @@ class Transcoder:
         exchange = exchange_of(scope)
         exchange.route = binding.rpc.full_name
         message = await self._read(binding, request, path)
+        if if_match := request.headers.get("if-match", ""):
+            bind_to_state(binding, message, if_match)
         metadata = [
             *metadata_of(self._token(binding, request), exchange.request_id),
             *self._clients.metadata(request),
@@ -108,6 +111,8 @@ class Transcoder:
         large = reply.ByteSize() > LARGE_BYTES
         content = await asyncio.to_thread(write_message, reply) if large else write_message(reply)
         response = Response(content, media_type=JSON)
+        if tag := tag_of(reply):
+            response.headers["etag"] = tag
         for cookie in cookies:
             response.headers.append("set-cookie", cookie)
         return response
