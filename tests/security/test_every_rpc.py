@@ -25,6 +25,7 @@ OPEN = {
     "AuthService.Logout": "ends the session of the refresh token it is given",
     "AuthService.GetJwks": "public keys",
     "AuthService.IssueServiceToken": "checks the secret it is given",
+    "RegistrationService.GetRegistrationRules": "told before the sign-in",
     "RegistrationService.Register": "checks the setting and the invitation",
     "RegistrationService.ForgotPassword": "the same answer for every name",
     "RegistrationService.ResetPassword": "checks the token of the link",

@@ -97,6 +97,17 @@ async def test_registration_is_closed_unless_somebody_opens_it(auth: Any) -> Non
     assert await refusal(register(auth)) == "REGISTRATION_CLOSED"
 
 
+async def rules(auth: Any) -> tuple[str, bool, int]:
+    told = await stub(auth).GetRegistrationRules(registration_pb2.GetRegistrationRulesRequest())
+    return told.mode, told.sends_mail, told.password_min_length
+
+
+async def test_who_has_no_account_is_told_how_to_get_one(start_auth: Any) -> None:
+    assert await rules(await start_auth()) == ("closed", False, 12)
+    opened = await start_auth(registration="open", smtp_host="127.0.0.1", password_min_length=16)
+    assert await rules(opened) == ("open", True, 16)
+
+
 async def test_in_open_registration_everybody_gets_an_account_with_the_configured_roles(start_auth: Any) -> None:
     auth = await start_auth(registration="open")
     user = await register(auth, display_name="Mia", email="Mia@Example.org")

@@ -400,6 +400,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/registration": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What somebody without an account needs to know before he registers, or when he forgot his password
+         * @description What somebody without an account needs to know before he registers, or when he forgot his password.
+         */
+        get: operations["RegistrationService_GetRegistrationRules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/register": {
         parameters: {
             query?: never;
@@ -2480,6 +2500,18 @@ export interface components {
             password: string;
             /** @description Token of the invitation; empty for open registration. */
             invitation_token?: string;
+        };
+        /** @description How one comes in. */
+        "auth.v1.RegistrationRules": {
+            /** @description Who may register, as the setting auth.registration says: "closed", "invitation" or "open". */
+            mode: string;
+            /** @description A forgotten password can be set anew by a link that comes by mail. */
+            sends_mail: boolean;
+            /**
+             * Format: int32
+             * @description Characters that a new password needs at least.
+             */
+            password_min_length: number;
         };
         /** @description Request of ResetPassword. */
         "auth.v1.ResetPasswordRequest": {
@@ -5486,6 +5518,33 @@ export interface operations {
             404: components["responses"]["Problem404"];
             409: components["responses"]["Problem409"];
             412: components["responses"]["Problem412"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    RegistrationService_GetRegistrationRules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.RegistrationRules"];
+                };
+            };
+            400: components["responses"]["Problem400"];
             429: components["responses"]["Problem429"];
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];

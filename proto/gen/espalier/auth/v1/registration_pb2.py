@@ -29,7 +29,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#espalier/auth/v1/registration.proto\x12\x10\x65spalier.auth.v1\x1a espalier/auth/v1/resources.proto\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x01\n\x0fRegisterRequest\x12\x32\n\x08username\x18\x01 \x01(\tB \xd2\xb5\x18\x1c\x08\x01\x10\x02\x18@\"\x14[a-z0-9][a-z0-9._-]*\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x16\n\x05\x65mail\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xfe\x01\x12\x1d\n\x08password\x18\x04 \x01(\tB\x0b\xd2\xb5\x18\x07\x08\x01\x10\x0c\x18\x80\x08\x12!\n\x10invitation_token\x18\x05 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x04\"1\n\x15\x46orgotPasswordRequest\x12\x18\n\x05login\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\xfe\x01\"S\n\x14ResetPasswordRequest\x12\x18\n\x05token\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x04\x12!\n\x0cnew_password\x18\x02 \x01(\tB\x0b\xd2\xb5\x18\x07\x08\x01\x10\x0c\x18\x80\x08\"7\n\x1a\x43reatePasswordResetRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\"M\n\rPasswordReset\x12\x0b\n\x03url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe5\x01\n\nInvitation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x05\x65mail\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xfe\x01\x12\x15\n\x05roles\x18\x03 \x03(\tB\x06\xd2\xb5\x18\x02@\x14\x12\x19\n\tgroup_ids\x18\x04 \x03(\tB\x06\xd2\xb5\x18\x02@d\x12\x0b\n\x03url\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreator_id\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x17\x43reateInvitationRequest\x12\x38\n\ninvitation\x18\x01 \x01(\x0b\x32\x1c.espalier.auth.v1.InvitationB\x06\xd2\xb5\x18\x02\x08\x01\"`\n\x16ListInvitationsRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\xd2\xb5\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x10\"e\n\x17ListInvitationsResponse\x12\x31\n\x0binvitations\x18\x01 \x03(\x0b\x32\x1c.espalier.auth.v1.Invitation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x17\x44\x65leteInvitationRequest\x12\x1f\n\rinvitation_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\x32\xa2\x08\n\x13RegistrationService\x12q\n\x08Register\x12!.espalier.auth.v1.RegisterRequest\x1a\x16.espalier.auth.v1.User\"*\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x1a\"\x15/api/v1/auth/register:\x01*\x12\x84\x01\n\x0e\x46orgotPassword\x12\'.espalier.auth.v1.ForgotPasswordRequest\x1a\x16.google.protobuf.Empty\"1\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02!\"\x1c/api/v1/auth/forgot-password:\x01*\x12\x81\x01\n\rResetPassword\x12&.espalier.auth.v1.ResetPasswordRequest\x1a\x16.google.protobuf.Empty\"0\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/auth/reset-password:\x01*\x12\xab\x01\n\x13\x43reatePasswordReset\x12,.espalier.auth.v1.CreatePasswordResetRequest\x1a\x1f.espalier.auth.v1.PasswordReset\"E\x8a\xb5\x18\x11\x61uth.users.update\x82\xd3\xe4\x93\x02*\"%/api/v1/users/{user_id}:resetPassword:\x01*\x12\x9f\x01\n\x10\x43reateInvitation\x12).espalier.auth.v1.CreateInvitationRequest\x1a\x1c.espalier.auth.v1.Invitation\"B\x8a\xb5\x18\x17\x61uth.invitations.create\x82\xd3\xe4\x93\x02!\"\x13/api/v1/invitations:\ninvitation\x12\x9c\x01\n\x0fListInvitations\x12(.espalier.auth.v1.ListInvitationsRequest\x1a).espalier.auth.v1.ListInvitationsResponse\"4\x8a\xb5\x18\x15\x61uth.invitations.list\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/invitations\x12\x9d\x01\n\x10\x44\x65leteInvitation\x12).espalier.auth.v1.DeleteInvitationRequest\x1a\x16.google.protobuf.Empty\"F\x8a\xb5\x18\x17\x61uth.invitations.delete\x82\xd3\xe4\x93\x02%*#/api/v1/invitations/{invitation_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#espalier/auth/v1/registration.proto\x12\x10\x65spalier.auth.v1\x1a espalier/auth/v1/resources.proto\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x1d\n\x1bGetRegistrationRulesRequest\"R\n\x11RegistrationRules\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x12\n\nsends_mail\x18\x02 \x01(\x08\x12\x1b\n\x13password_min_length\x18\x03 \x01(\x05\"\xbe\x01\n\x0fRegisterRequest\x12\x32\n\x08username\x18\x01 \x01(\tB \xd2\xb5\x18\x1c\x08\x01\x10\x02\x18@\"\x14[a-z0-9][a-z0-9._-]*\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x16\n\x05\x65mail\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xfe\x01\x12\x1d\n\x08password\x18\x04 \x01(\tB\x0b\xd2\xb5\x18\x07\x08\x01\x10\x0c\x18\x80\x08\x12!\n\x10invitation_token\x18\x05 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x04\"1\n\x15\x46orgotPasswordRequest\x12\x18\n\x05login\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\xfe\x01\"S\n\x14ResetPasswordRequest\x12\x18\n\x05token\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x04\x12!\n\x0cnew_password\x18\x02 \x01(\tB\x0b\xd2\xb5\x18\x07\x08\x01\x10\x0c\x18\x80\x08\"7\n\x1a\x43reatePasswordResetRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\"M\n\rPasswordReset\x12\x0b\n\x03url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe5\x01\n\nInvitation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x05\x65mail\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xfe\x01\x12\x15\n\x05roles\x18\x03 \x03(\tB\x06\xd2\xb5\x18\x02@\x14\x12\x19\n\tgroup_ids\x18\x04 \x03(\tB\x06\xd2\xb5\x18\x02@d\x12\x0b\n\x03url\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreator_id\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x17\x43reateInvitationRequest\x12\x38\n\ninvitation\x18\x01 \x01(\x0b\x32\x1c.espalier.auth.v1.InvitationB\x06\xd2\xb5\x18\x02\x08\x01\"`\n\x16ListInvitationsRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\xd2\xb5\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x10\"e\n\x17ListInvitationsResponse\x12\x31\n\x0binvitations\x18\x01 \x03(\x0b\x32\x1c.espalier.auth.v1.Invitation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x17\x44\x65leteInvitationRequest\x12\x1f\n\rinvitation_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\x32\xbc\t\n\x13RegistrationService\x12\x97\x01\n\x14GetRegistrationRules\x12-.espalier.auth.v1.GetRegistrationRulesRequest\x1a#.espalier.auth.v1.RegistrationRules\"+\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/auth/registration\x12q\n\x08Register\x12!.espalier.auth.v1.RegisterRequest\x1a\x16.espalier.auth.v1.User\"*\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x1a\"\x15/api/v1/auth/register:\x01*\x12\x84\x01\n\x0e\x46orgotPassword\x12\'.espalier.auth.v1.ForgotPasswordRequest\x1a\x16.google.protobuf.Empty\"1\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02!\"\x1c/api/v1/auth/forgot-password:\x01*\x12\x81\x01\n\rResetPassword\x12&.espalier.auth.v1.ResetPasswordRequest\x1a\x16.google.protobuf.Empty\"0\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/auth/reset-password:\x01*\x12\xab\x01\n\x13\x43reatePasswordReset\x12,.espalier.auth.v1.CreatePasswordResetRequest\x1a\x1f.espalier.auth.v1.PasswordReset\"E\x8a\xb5\x18\x11\x61uth.users.update\x82\xd3\xe4\x93\x02*\"%/api/v1/users/{user_id}:resetPassword:\x01*\x12\x9f\x01\n\x10\x43reateInvitation\x12).espalier.auth.v1.CreateInvitationRequest\x1a\x1c.espalier.auth.v1.Invitation\"B\x8a\xb5\x18\x17\x61uth.invitations.create\x82\xd3\xe4\x93\x02!\"\x13/api/v1/invitations:\ninvitation\x12\x9c\x01\n\x0fListInvitations\x12(.espalier.auth.v1.ListInvitationsRequest\x1a).espalier.auth.v1.ListInvitationsResponse\"4\x8a\xb5\x18\x15\x61uth.invitations.list\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/invitations\x12\x9d\x01\n\x10\x44\x65leteInvitation\x12).espalier.auth.v1.DeleteInvitationRequest\x1a\x16.google.protobuf.Empty\"F\x8a\xb5\x18\x17\x61uth.invitations.delete\x82\xd3\xe4\x93\x02%*#/api/v1/invitations/{invitation_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,6 +68,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTINVITATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\322\265\030\003\030\200\020'
   _globals['_DELETEINVITATIONREQUEST'].fields_by_name['invitation_id']._loaded_options = None
   _globals['_DELETEINVITATIONREQUEST'].fields_by_name['invitation_id']._serialized_options = b'\322\265\030\004\010\001H\001'
+  _globals['_REGISTRATIONSERVICE'].methods_by_name['GetRegistrationRules']._loaded_options = None
+  _globals['_REGISTRATIONSERVICE'].methods_by_name['GetRegistrationRules']._serialized_options = b'\212\265\030\006PUBLIC\202\323\344\223\002\033\022\031/api/v1/auth/registration'
   _globals['_REGISTRATIONSERVICE'].methods_by_name['Register']._loaded_options = None
   _globals['_REGISTRATIONSERVICE'].methods_by_name['Register']._serialized_options = b'\212\265\030\006PUBLIC\202\323\344\223\002\032\"\025/api/v1/auth/register:\001*'
   _globals['_REGISTRATIONSERVICE'].methods_by_name['ForgotPassword']._loaded_options = None
@@ -82,26 +84,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRATIONSERVICE'].methods_by_name['ListInvitations']._serialized_options = b'\212\265\030\025auth.invitations.list\202\323\344\223\002\025\022\023/api/v1/invitations'
   _globals['_REGISTRATIONSERVICE'].methods_by_name['DeleteInvitation']._loaded_options = None
   _globals['_REGISTRATIONSERVICE'].methods_by_name['DeleteInvitation']._serialized_options = b'\212\265\030\027auth.invitations.delete\202\323\344\223\002%*#/api/v1/invitations/{invitation_id}'
-  _globals['_REGISTERREQUEST']._serialized_start=218
-  _globals['_REGISTERREQUEST']._serialized_end=408
-  _globals['_FORGOTPASSWORDREQUEST']._serialized_start=410
-  _globals['_FORGOTPASSWORDREQUEST']._serialized_end=459
-  _globals['_RESETPASSWORDREQUEST']._serialized_start=461
-  _globals['_RESETPASSWORDREQUEST']._serialized_end=544
-  _globals['_CREATEPASSWORDRESETREQUEST']._serialized_start=546
-  _globals['_CREATEPASSWORDRESETREQUEST']._serialized_end=601
-  _globals['_PASSWORDRESET']._serialized_start=603
-  _globals['_PASSWORDRESET']._serialized_end=680
-  _globals['_INVITATION']._serialized_start=683
-  _globals['_INVITATION']._serialized_end=912
-  _globals['_CREATEINVITATIONREQUEST']._serialized_start=914
-  _globals['_CREATEINVITATIONREQUEST']._serialized_end=997
-  _globals['_LISTINVITATIONSREQUEST']._serialized_start=999
-  _globals['_LISTINVITATIONSREQUEST']._serialized_end=1095
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=1097
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=1198
-  _globals['_DELETEINVITATIONREQUEST']._serialized_start=1200
-  _globals['_DELETEINVITATIONREQUEST']._serialized_end=1258
-  _globals['_REGISTRATIONSERVICE']._serialized_start=1261
-  _globals['_REGISTRATIONSERVICE']._serialized_end=2319
+  _globals['_GETREGISTRATIONRULESREQUEST']._serialized_start=217
+  _globals['_GETREGISTRATIONRULESREQUEST']._serialized_end=246
+  _globals['_REGISTRATIONRULES']._serialized_start=248
+  _globals['_REGISTRATIONRULES']._serialized_end=330
+  _globals['_REGISTERREQUEST']._serialized_start=333
+  _globals['_REGISTERREQUEST']._serialized_end=523
+  _globals['_FORGOTPASSWORDREQUEST']._serialized_start=525
+  _globals['_FORGOTPASSWORDREQUEST']._serialized_end=574
+  _globals['_RESETPASSWORDREQUEST']._serialized_start=576
+  _globals['_RESETPASSWORDREQUEST']._serialized_end=659
+  _globals['_CREATEPASSWORDRESETREQUEST']._serialized_start=661
+  _globals['_CREATEPASSWORDRESETREQUEST']._serialized_end=716
+  _globals['_PASSWORDRESET']._serialized_start=718
+  _globals['_PASSWORDRESET']._serialized_end=795
+  _globals['_INVITATION']._serialized_start=798
+  _globals['_INVITATION']._serialized_end=1027
+  _globals['_CREATEINVITATIONREQUEST']._serialized_start=1029
+  _globals['_CREATEINVITATIONREQUEST']._serialized_end=1112
+  _globals['_LISTINVITATIONSREQUEST']._serialized_start=1114
+  _globals['_LISTINVITATIONSREQUEST']._serialized_end=1210
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=1212
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=1313
+  _globals['_DELETEINVITATIONREQUEST']._serialized_start=1315
+  _globals['_DELETEINVITATIONREQUEST']._serialized_end=1373
+  _globals['_REGISTRATIONSERVICE']._serialized_start=1376
+  _globals['_REGISTRATIONSERVICE']._serialized_end=2588
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,53 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class GetRegistrationRulesRequest(_message.Message):
+    """Request of GetRegistrationRules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRegistrationRulesRequest: _TypeAlias = GetRegistrationRulesRequest  # noqa: Y015
+
+@_typing.final
+class RegistrationRules(_message.Message):
+    """How one comes in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    SENDS_MAIL_FIELD_NUMBER: _builtins.int
+    PASSWORD_MIN_LENGTH_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """Who may register, as the setting auth.registration says: "closed", "invitation" or "open"."""
+    sends_mail: _builtins.bool
+    """A forgotten password can be set anew by a link that comes by mail."""
+    password_min_length: _builtins.int
+    """Characters that a new password needs at least."""
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+        sends_mail: _builtins.bool = ...,
+        password_min_length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "password_min_length", b"password_min_length", "sends_mail", b"sends_mail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistrationRules: _TypeAlias = RegistrationRules  # noqa: Y015
+
+@_typing.final
 class RegisterRequest(_message.Message):
     """Request of Register."""
 

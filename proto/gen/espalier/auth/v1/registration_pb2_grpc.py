@@ -37,6 +37,11 @@ class RegistrationServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetRegistrationRules = channel.unary_unary(
+                '/espalier.auth.v1.RegistrationService/GetRegistrationRules',
+                request_serializer=espalier_dot_auth_dot_v1_dot_registration__pb2.GetRegistrationRulesRequest.SerializeToString,
+                response_deserializer=espalier_dot_auth_dot_v1_dot_registration__pb2.RegistrationRules.FromString,
+                _registered_method=True)
         self.Register = channel.unary_unary(
                 '/espalier.auth.v1.RegistrationService/Register',
                 request_serializer=espalier_dot_auth_dot_v1_dot_registration__pb2.RegisterRequest.SerializeToString,
@@ -77,6 +82,13 @@ class RegistrationServiceStub:
 class RegistrationServiceServicer:
     """Ways into the platform besides a password that an administrator gave.
     """
+
+    def GetRegistrationRules(self, request, context):
+        """What somebody without an account needs to know before he registers, or when he forgot his password.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
         """Registers a user: openly, or with an invitation, as the setting auth.registration says.
@@ -130,6 +142,11 @@ class RegistrationServiceServicer:
 
 def add_RegistrationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetRegistrationRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRegistrationRules,
+                    request_deserializer=espalier_dot_auth_dot_v1_dot_registration__pb2.GetRegistrationRulesRequest.FromString,
+                    response_serializer=espalier_dot_auth_dot_v1_dot_registration__pb2.RegistrationRules.SerializeToString,
+            ),
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
                     request_deserializer=espalier_dot_auth_dot_v1_dot_registration__pb2.RegisterRequest.FromString,
@@ -176,6 +193,33 @@ def add_RegistrationServiceServicer_to_server(servicer, server):
 class RegistrationService:
     """Ways into the platform besides a password that an administrator gave.
     """
+
+    @staticmethod
+    def GetRegistrationRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.auth.v1.RegistrationService/GetRegistrationRules',
+            espalier_dot_auth_dot_v1_dot_registration__pb2.GetRegistrationRulesRequest.SerializeToString,
+            espalier_dot_auth_dot_v1_dot_registration__pb2.RegistrationRules.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Register(request,

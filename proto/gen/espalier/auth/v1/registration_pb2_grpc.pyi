@@ -35,6 +35,8 @@ class RegistrationServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistrationServiceAsyncStub: ...
+    GetRegistrationRules: _grpc.UnaryUnaryMultiCallable[_registration_pb2.GetRegistrationRulesRequest, _registration_pb2.RegistrationRules]
+    """What somebody without an account needs to know before he registers, or when he forgot his password."""
     Register: _grpc.UnaryUnaryMultiCallable[_registration_pb2.RegisterRequest, _resources_pb2.User]
     """Registers a user: openly, or with an invitation, as the setting auth.registration says."""
     ForgotPassword: _grpc.UnaryUnaryMultiCallable[_registration_pb2.ForgotPasswordRequest, _empty_pb2.Empty]
@@ -55,6 +57,8 @@ class RegistrationServiceAsyncStub(RegistrationServiceStub):
     """Ways into the platform besides a password that an administrator gave."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetRegistrationRules: _aio.UnaryUnaryMultiCallable[_registration_pb2.GetRegistrationRulesRequest, _registration_pb2.RegistrationRules]  # type: ignore[assignment]
+    """What somebody without an account needs to know before he registers, or when he forgot his password."""
     Register: _aio.UnaryUnaryMultiCallable[_registration_pb2.RegisterRequest, _resources_pb2.User]  # type: ignore[assignment]
     """Registers a user: openly, or with an invitation, as the setting auth.registration says."""
     ForgotPassword: _aio.UnaryUnaryMultiCallable[_registration_pb2.ForgotPasswordRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -72,6 +76,14 @@ class RegistrationServiceAsyncStub(RegistrationServiceStub):
 
 class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ways into the platform besides a password that an administrator gave."""
+
+    @_abc_1.abstractmethod
+    def GetRegistrationRules(
+        self,
+        request: _registration_pb2.GetRegistrationRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registration_pb2.RegistrationRules, _abc.Awaitable[_registration_pb2.RegistrationRules]]:
+        """What somebody without an account needs to know before he registers, or when he forgot his password."""
 
     @_abc_1.abstractmethod
     def Register(

@@ -67,6 +67,16 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
         self._parts = parts
         self._mails: set[asyncio.Task[None]] = set()
 
+    def GetRegistrationRules(
+        self, request: registration_pb2.GetRegistrationRulesRequest, context: object
+    ) -> registration_pb2.RegistrationRules:
+        with self._database.transaction() as session:
+            return registration_pb2.RegistrationRules(
+                mode=self._parts.registration.mode(session),
+                sends_mail=self._parts.mailer.is_configured,
+                password_min_length=self._parts.minimum_length(session),
+            )
+
     async def Register(self, request: registration_pb2.RegisterRequest, context: object) -> resources_pb2.User:
         newcomer = Newcomer(
             username=request.username,

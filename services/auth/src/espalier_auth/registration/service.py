@@ -111,12 +111,12 @@ class Registration:
     def __init__(self, users: Users, access: AccessRights, *, mode: Mode, open_roles: Sequence[str]) -> None:
         self._users = users
         self._access = access
-        self._mode = mode
+        self.mode = mode
         self._open_roles = list(open_roles)
 
     def check(self, session: Session, newcomer: Newcomer) -> None:
         """Whether he may register now. Raises RegistrationClosed, InvitationNeeded, InvalidInvitation, InvalidUser."""
-        mode = self._mode(session)
+        mode = self.mode(session)
         if mode == "closed":
             raise RegistrationClosed
         if not newcomer.invitation_token:
