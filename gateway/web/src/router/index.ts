@@ -1,8 +1,10 @@
 // Which page an address shows, and to whom: the page that was asked for is kept over the sign-in.
 import { createRouter, createWebHistory, type RouteLocation, type RouteLocationRaw } from "vue-router";
 import { useSession } from "../composables/useSession";
+import { localPath } from "./next";
 import { routes } from "./routes";
 
+const LOGIN = "/login";
 const CHANGE_PASSWORD = "/change-password";
 
 export const router = createRouter({
@@ -19,8 +21,9 @@ router.beforeEach(async (to) => {
   const { user, ensureLoaded } = useSession();
   // What cannot be loaded now is told by the page itself, whose calls fail likewise.
   await ensureLoaded().catch(() => undefined);
+  if (user.value && to.path === LOGIN) return localPath(to.query.next);
   if (to.meta.isOpen) return true;
-  if (!user.value) return withNext("/login", to.redirectedFrom ?? to);
+  if (!user.value) return withNext(LOGIN, to.redirectedFrom ?? to);
   const mustChange = user.value.password_change_required;
   if (mustChange && to.path !== CHANGE_PASSWORD) return withNext(CHANGE_PASSWORD, to.redirectedFrom ?? to);
   return true;

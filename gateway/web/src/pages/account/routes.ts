@@ -8,9 +8,32 @@ export const accountRoutes: RouteRecordRaw[] = [
     component: () => import("./CallbackPage.vue"),
     meta: { title: "Signing in", isOpen: true },
   },
+  { path: "/register", component: () => import("./RegisterPage.vue"), meta: { title: "Register", isOpen: true } },
+  {
+    path: "/forgot-password",
+    component: () => import("./ForgotPasswordPage.vue"),
+    meta: { title: "Forgotten your password?", isOpen: true },
+  },
+  {
+    path: "/reset-password",
+    component: () => import("./ResetPasswordPage.vue"),
+    meta: { title: "Choose a new password", isOpen: true },
+  },
   {
     path: "/change-password",
     component: () => import("./ChangePasswordPage.vue"),
     meta: { title: "Choose a password" },
+  },
+  {
+    path: "/profile",
+    component: () => import("./profile/ProfilePage.vue"),
+    meta: { title: "Your account" },
+    children: [
+      { path: "", component: () => import("./profile/ProfileTab.vue"), meta: { title: "Profile" } },
+      { path: "password", component: () => import("./profile/PasswordTab.vue"), meta: { title: "Password" } },
+      { path: "sessions", component: () => import("./profile/SessionsTab.vue"), meta: { title: "Sessions" } },
+      { path: "api-keys", component: () => import("./profile/ApiKeysTab.vue"), meta: { title: "API keys" } },
+      { path: "usage", component: () => import("./profile/UsageTab.vue"), meta: { title: "Usage" } },
+    ],
   },
 ];
