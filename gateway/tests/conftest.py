@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest_asyncio
 
+from espalier_common.ending import end_tasks
 from espalier_gateway import server as gateway_server
 from espalier_gateway.application import build_gateway
 from espalier_gateway.settings import GatewaySettings
@@ -38,6 +39,7 @@ async def start_gateway(rpc_server: Any, tmp_path: Path) -> AsyncIterator[StartG
             config = gateway_server._config(gateway, configured)
             server = gateway_server._Server(config, gateway=gateway)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
+            beside = asyncio.create_task(gateway.run())
             host, port = listener.getsockname()[:2]
             running = RunningGateway(address=f"{host}:{port}", settings=configured, rpc=rpc, server=server, fakes=fakes)
 
@@ -50,6 +52,7 @@ async def start_gateway(rpc_server: Any, tmp_path: Path) -> AsyncIterator[StartG
                     each.close()
                 for connection in list(server.server_state.connections):
                     connection.transport.abort()
+                await end_tasks([beside])
                 await gateway.close()
 
             stack.push_async_callback(stop)

@@ -6,11 +6,13 @@ from pathlib import Path
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from espalier_common.bus import Bus
 from espalier_common.errors import Unavailable
 from espalier_common.identity import ServiceIdentity, TokenVerifier
 from espalier_common.revocations import Revocations
 from espalier_common.rpc.server import open_verifier
 from espalier_common.uploads import UploadStore
+from espalier_gateway.audit_trail import AuditTrail
 from espalier_gateway.callers import Callers
 from espalier_gateway.clients import Clients
 from espalier_gateway.console import Console, find_console
@@ -35,20 +37,36 @@ class Gateway:
     """The application `app`, and what its process must do at the end: set `draining`, later call `close`."""
 
     def __init__(
-        self, app: ASGIApp, upstreams: Upstreams, draining: asyncio.Event, *, revocations: Revocations | None
+        self,
+        app: ASGIApp,
+        upstreams: Upstreams,
+        draining: asyncio.Event,
+        *,
+        revocations: Revocations | None,
+        audit: tuple[Bus, AuditTrail] | None = None,
     ) -> None:
         self.app = app
         self.draining = draining
         self._upstreams = upstreams
         self._revocations = revocations
+        self._audit = audit
 
     async def run(self) -> None:
-        """What goes on beside the requests: keeping the list of the tokens that were taken back."""
-        if self._revocations is not None:
-            await self._revocations.run()
+        """What goes on beside the requests: keeping the list of tokens that were taken back, telling the audit log."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._revocations is not None:
+                tasks.create_task(self._revocations.run())
+            if self._audit is not None:
+                bus, trail = self._audit
+                await bus.start()
+                tasks.create_task(trail.run())
 
     async def close(self) -> None:
-        """Closes the channels to the services."""
+        """Tells the audit log what is left, and closes the channels to the services."""
+        if self._audit is not None:
+            bus, trail = self._audit
+            await trail.close()
+            await bus.close()
         await self._upstreams.close()
 
 
@@ -68,13 +86,15 @@ def build_gateway(
     identity = _identity(settings)
     verifier = verifier or _verifier(settings, identity)
     callers = Callers(credentials, verifier)
+    clients = Clients(settings, identity)
+    audit = _audit(settings, clients)
     store = UploadStore(settings.artifacts_url) if settings.artifacts_url else None
     transcoder = Transcoder(
         settings,
         routes=RouteTable(contract),
         upstreams=upstreams,
         credentials=credentials,
-        clients=Clients(settings, identity),
+        clients=clients,
         streams=EventStreams(settings, draining=draining),
     )
     health = HealthPages(upstreams, draining=draining)
@@ -94,7 +114,16 @@ def build_gateway(
         redirect_slashes=False,
         default=_rest(transcoder, Console(console or find_console())),
     )
-    return Gateway(Edge(router, settings, observe=observe), upstreams, draining, revocations=verifier.revocations)
+    edge = Edge(router, settings, observe=observe, trail=audit[1] if audit else None)
+    return Gateway(edge, upstreams, draining, revocations=verifier.revocations, audit=audit)
+
+
+def _audit(settings: GatewaySettings, clients: Clients) -> tuple[Bus, AuditTrail] | None:
+    """The bus, and what tells the audit log over it; None where there is no bus."""
+    if not settings.nats_url:
+        return None
+    bus = Bus(settings.nats_url, name=NAME, makes_streams=False)
+    return bus, AuditTrail(clients, bus)
 
 
 def _rest(transcoder: Transcoder, console: Console) -> ASGIApp:

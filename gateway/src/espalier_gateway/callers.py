@@ -7,7 +7,7 @@ from starlette.requests import Request
 from espalier_common.errors import PermissionDenied, Unauthenticated
 from espalier_common.identity import Principal, TokenVerifier, require_fresh
 from espalier_gateway.credentials import Credentials
-from espalier_gateway.exchange import SAFE_METHODS
+from espalier_gateway.exchange import SAFE_METHODS, exchange_of
 
 
 class Callers:
@@ -25,6 +25,7 @@ class Callers:
         principal = self._verifier.cached(token)
         if principal is None:
             principal = await asyncio.to_thread(self._verifier.verify, token)
+        exchange_of(request.scope).caller = principal
         if request.method not in SAFE_METHODS:
             require_fresh(self._verifier, principal)
         return principal

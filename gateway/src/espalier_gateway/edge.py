@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from espalier_common.errors import EspalierError, Internal
 from espalier_common.rpc.context import accept_request_id
 from espalier_common.telemetry import get_logger, request_id_var
+from espalier_gateway.audit_trail import AuditTrail
 from espalier_gateway.errors import ClientGone, HostRefused, OriginRefused
-from espalier_gateway.exchange import SAFE_METHODS, Exchange
+from espalier_gateway.exchange import SAFE_METHODS, Exchange, exchange_of
 from espalier_gateway.problems import problem_of
 from espalier_gateway.security_headers import common_headers
 from espalier_gateway.settings import GatewaySettings
@@ -29,8 +30,16 @@ _log = get_logger(__name__)
 class Edge:
     """The outermost ASGI application."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings, *, observe: Observe | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: GatewaySettings,
+        *,
+        observe: Observe | None = None,
+        trail: AuditTrail | None = None,
+    ) -> None:
         self._app = app
+        self._trail = trail
         self._guard = Guard(settings)
         self._headers = common_headers(settings)
         self._observe = observe
@@ -64,6 +73,7 @@ class Edge:
             await self._tell(Internal(text), scope, receive, answer)
 
     async def _tell(self, error: EspalierError, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        exchange_of(scope).error = error
         if answer.begun:
             # Half an answer is out; breaking off is the only way left to say that it is not whole.
             answer.broken = True
@@ -84,6 +94,8 @@ class Edge:
                 bytes=answer.size,
                 broken=answer.broken,
             )
+        if self._trail is not None:
+            self._trail.note(scope, exchange, answer.status)
         if self._observe is not None:
             self._observe(method[:20], exchange.route or UNKNOWN_ROUTE, answer.status, seconds)
 

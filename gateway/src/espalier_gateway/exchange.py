@@ -7,6 +7,8 @@ from typing import cast
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
+from espalier_common.errors import EspalierError
+from espalier_common.identity import Principal
 from espalier_gateway.errors import BodyTooLarge, ClientGone, RequestTooSlow
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -15,10 +17,17 @@ _KEY = "espalier.exchange"
 
 @dataclass
 class Exchange:
-    """Kept in the ASGI scope from the edge inwards. `route` is a name of bounded variety, for logs and metrics."""
+    """Kept in the ASGI scope from the edge inwards. `route` is a name of bounded variety, for logs and metrics.
+
+    `caller` is known where the gateway itself answers, `made` the id of what it made there; `error` is what the request
+    ended with, if it did.
+    """
 
     request_id: str
     route: str = ""
+    caller: Principal | None = None
+    error: EspalierError | None = None
+    made: str = ""
 
     def put(self, scope: Scope) -> None:
         """Makes the exchange known to everything below the edge."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from espalier_common.ending import end_tasks
 from espalier_common.settings import SettingsError, split_address
 from espalier_common.telemetry import get_logger, serve_metrics
 from espalier_gateway.application import Gateway, build_gateway
@@ -32,10 +33,12 @@ async def serve(settings: GatewaySettings) -> None:
         loop.add_signal_handler(number, server.leave)
     beside = asyncio.create_task(gateway.run())
     _log.info("ready", listen=settings.listen, port=listener.getsockname()[1], public_url=settings.origin)
+    if not settings.nats_url:
+        _log.warning("what the gateway itself refuses is not told to the audit log: ESPALIER_NATS_URL is not set")
     try:
         await server.serve(sockets=[listener])
     finally:
-        beside.cancel()
+        await end_tasks([beside])
         await gateway.close()
         stop_metrics()
     _log.info("stopped")

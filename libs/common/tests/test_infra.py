@@ -192,4 +192,5 @@ def test_the_runner_may_publish_telemetry_alone() -> None:
         "publish": ["espalier.training_orchestrator.v1.TelemetryBatch.*"],
         "subscribe": ["_INBOX.runner.>"],
     }
+    assert permissions_of("gateway") == {"publish": ["espalier.gateway.audit"], "subscribe": ["_INBOX.gateway.>"]}
     assert "espalier.model_registry.>" in permissions_of("model-registry")["publish"]["allow"]

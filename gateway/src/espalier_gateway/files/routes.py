@@ -15,6 +15,7 @@ from espalier_common.uploads import Upload, UploadStore
 from espalier_gateway.callers import Callers
 from espalier_gateway.endpoint import endpoint
 from espalier_gateway.errors import BodyTooLarge, LengthRequired, ServiceNotConfigured, UnsupportedMedia
+from espalier_gateway.exchange import exchange_of
 from espalier_gateway.files import tus
 from espalier_gateway.files.download import download
 from espalier_gateway.files.receiver import Receiver, blocking
@@ -107,6 +108,7 @@ class Files:
         )
         if length == 0:
             upload = await blocking(self._store.finish, upload.id)
+        exchange_of(request.scope).made = upload.id
         return _answer(upload, 201, {"Location": f"{FILES}/{upload.id}", **_progress(upload)})
 
     async def _take_whole(self, request: Request) -> Response:
@@ -133,6 +135,7 @@ class Files:
             with suppress(NotFound):
                 await blocking(self._store.delete, upload.id)
             raise
+        exchange_of(request.scope).made = upload.id
         return _answer(upload, 201, {"Location": f"{FILES}/{upload.id}"})
 
     async def _create(self, principal: Principal, *, filename: str, length: int, sha256: str) -> Upload:

