@@ -21,7 +21,7 @@ NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 UPDATE, DELETE = "espalier.auth.v1.UserService/UpdateUser", "espalier.auth.v1.UserService/DeleteUser"
 LOGIN = "espalier.auth.v1.AuthService/Login"
 # How many events are few, many, and looked through at once: each makes another way the one that finds the page.
-WAYS = ((0, 0, 1), (0, 0, 10_000), (1, 1, 2), (1_000, 5_000, 2_500))
+WAYS = ((0, 0, 1), (0, 0, 10_000), (1, 1, 2), (3, 7, 5), (1_000, 20_000, 2_500))
 
 
 @pytest.fixture
