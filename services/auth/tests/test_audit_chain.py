@@ -13,9 +13,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
+from espalier.auth.v1 import audit_pb2
 from espalier_auth.audit import repository, service
+from espalier_auth.audit.events import take_events
 from espalier_auth.audit.kept_head import KeptHead
 from espalier_auth.audit.models import START, Head, NewEvent, Result, words_of
+from espalier_common.bus import Event
 from espalier_common.db import Database
 from espalier_common.testing.plugin import MigratedDatabase
 
@@ -191,6 +194,29 @@ def test_the_kept_head_is_not_moved_while_the_end_is_missing(database: Database,
     kept.keep()
     assert kept.read() == head
     assert check(database, remembered=kept.read()).broken == 4
+
+
+def test_the_newest_event_cannot_be_removed_before_anybody_looks(database: Database, tmp_path: Path) -> None:
+    kept = KeptHead(database, tmp_path / "audit-head")
+    take(database, kept, 2)
+    take(database, kept, 1)
+    assert kept.read() == head_of(database)
+
+    with tampering(database) as session:
+        session.execute(text("DELETE FROM audit_events WHERE sequence = 3"))
+    assert check(database, remembered=kept.read()).broken == 3
+    take(database, kept, 2)  # what takes its place hides nothing
+    assert check(database, remembered=kept.read()).broken == 3
+    kept.keep()
+    assert check(database, remembered=kept.read()).broken == 3
+
+
+def take(database: Database, kept: KeptHead, count: int) -> None:
+    """Events as they arrive over the bus."""
+    told = [audit_pb2.AuditEvent(id=str(uuid.uuid4()), result=audit_pb2.AUDIT_RESULT_DONE) for _ in range(count)]
+    events = [Event("espalier.auth.audit", each.SerializeToString(), each.id, datetime.now(UTC)) for each in told]
+    with database.transaction() as session:
+        take_events(session, events, kept_head=kept)
 
 
 def test_a_search_finds_whole_values_and_words_in_them(database: Database) -> None:

@@ -33,7 +33,7 @@ from espalier_auth.service import Sessions, Users
 from espalier_auth.sessions.rpc import servicers as session_servicers
 from espalier_auth.sessions.service import read_revocations
 from espalier_auth.settings import AuthSettings
-from espalier_auth.start import prepare
+from espalier_auth.start import prepare, rotate_master_key
 from espalier_auth.throttle.devices import DeviceTokens
 from espalier_auth.throttle.gate import PasswordGate
 from espalier_auth.throttle.service import Throttle
@@ -51,6 +51,7 @@ from espalier_common.rpc.permissions import all_permissions
 from espalier_common.rpc.server import Service
 
 ROTATE_KEYS = "rotate-keys"
+ROTATE_MASTER_KEY = "rotate-master-key"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +110,28 @@ def build(settings: AuthSettings) -> Service:
             Housekeeping(database, parts.sessions).run,
             KeyRotation(keys).run,
             usage_consumer(bus, database).run,
-            audit_consumer(bus, database).run,
+            audit_consumer(bus, database, kept_head).run,
             kept_head.run,
             UsageHousekeeping(database).run,
         ],
         on_stop=[parts.passwords.close, oidc.close],
-        commands={ROTATE_KEYS: partial(keys.rotate, even_if_young=True)},
+        commands={
+            ROTATE_KEYS: partial(keys.rotate, even_if_young=True),
+            ROTATE_MASTER_KEY: partial(rotate_master_key, keys),
+        },
     )
 
 
 def _make_parts(settings: AuthSettings) -> _Parts:
     database = Database(settings.database_url)
     master_key = MasterKey(settings.master_key_bytes())
-    keys = SigningKeys(database, master_key, max_age=timedelta(days=settings.signing_key_days))
+    former = settings.former_master_key_bytes()
+    keys = SigningKeys(
+        database,
+        master_key,
+        former=MasterKey(former) if former else None,
+        max_age=timedelta(days=settings.signing_key_days),
+    )
     roles = Roles(permission.name for permission in all_permissions())
     access = AccessRights(roles)
     passwords = Passwords(settings.password_workers)

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import UTC
+from functools import partial
 
+from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
 from espalier.auth.v1 import audit_pb2
+from espalier_auth.audit.kept_head import KeptHead
 from espalier_auth.audit.models import NewEvent, Result
 from espalier_auth.audit.service import append
 from espalier_common.bus import AUDIT, Bus, Consumer, Event
@@ -16,14 +19,18 @@ from espalier_common.storable import storable
 DURABLE = "auth-audit"
 
 
-def audit_consumer(bus: Bus, database: Database) -> Consumer:
+def audit_consumer(bus: Bus, database: Database, kept_head: KeptHead) -> Consumer:
     """Appends what arrives, in batches and in the order of arrival."""
-    return Consumer(bus, database, durable=DURABLE, subjects=AUDIT.subjects, stream=AUDIT, batch_handler=take_events)
+    take = partial(take_events, kept_head=kept_head)
+    return Consumer(bus, database, durable=DURABLE, subjects=AUDIT.subjects, stream=AUDIT, batch_handler=take)
 
 
-def take_events(session: Session, events: Sequence[Event]) -> None:
+def take_events(session: Session, events: Sequence[Event], *, kept_head: KeptHead) -> None:
     """Appends the events. Raises ValueError for one that makes no sense; it is kept among the dead letters."""
-    append(session, [_read(event) for event in events])
+    before, after = append(session, [_read(event) for event in events])
+    if after != before:
+        # At once, or the newest events could be removed before the next look, and their places taken.
+        listen(session, "after_commit", lambda _: kept_head.advance(before, after), once=True)
 
 
 def _read(event: Event) -> NewEvent:

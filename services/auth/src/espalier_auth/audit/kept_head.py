@@ -1,14 +1,16 @@
 """The head of the chain kept outside the database, so that a removed end of the log is found.
 
-It is written to `<home>/audit-head`, where there is one, and to the log, whose keeper may be somebody else.
+It is written to `<home>/audit-head`, where there is one, with all that is appended, and every half minute to the log,
+whose keeper may be somebody else.
 """
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 from espalier_auth.audit import repository
-from espalier_auth.audit.models import Head
+from espalier_auth.audit.models import START, Head
 from espalier_auth.audit.service import check_chain
 from espalier_common.db import Database
 from espalier_common.telemetry import get_logger
@@ -25,6 +27,8 @@ class KeptHead:
         self._database = database
         self._file = file
         self._last: Head | None = None
+        self._told: Head | None = None
+        self._lock = threading.Lock()
 
     async def run(self) -> None:
         """Keeps the head for ever."""
@@ -44,8 +48,24 @@ class KeptHead:
             _log.error("the kept head of the audit log cannot be read", file=str(self._file), error=repr(error))
             return None
 
+    def advance(self, before: Head, after: Head) -> None:
+        """Follows what was appended, if it continues what is remembered; `keep` looks into everything else."""
+        with self._lock:
+            if before != (self.read() or START):
+                return
+            try:
+                self._write(after)
+            except OSError as error:
+                _log.error("the head of the audit log cannot be kept", file=str(self._file), error=repr(error))
+            else:
+                self._last = after
+
     def keep(self) -> None:
         """Remembers the newest event; while the one remembered is gone, keeps that and tells an error."""
+        with self._lock:
+            self._keep()
+
+    def _keep(self) -> None:
         kept = self.read()
         with self._database.transaction() as session:
             head = repository.find_head(session)
@@ -58,8 +78,9 @@ class KeptHead:
             return
         if head != kept:
             self._write(head)
+        if head != self._told:
             _log.info("audit head", head=str(head))
-        self._last = head
+        self._last = self._told = head
 
     def _write(self, head: Head) -> None:
         if self._file is None:

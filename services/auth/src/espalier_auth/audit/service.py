@@ -14,11 +14,14 @@ CHECK_PAGE = 2000
 MOST_CHECKED = 200_000
 
 
-def append(session: Session, events: Sequence[NewEvent]) -> None:
-    """Chains the events to the log in their order; those that are in it already are left alone."""
+def append(session: Session, events: Sequence[NewEvent]) -> tuple[Head, Head]:
+    """Chains the events to the log in their order; those that are in it already are left alone.
+
+    Gives the end of the chain before and after.
+    """
     repository.lock_chain(session)
     known = repository.known_ids(session, [event.id for event in events])
-    head = repository.find_head(session)
+    before = head = repository.find_head(session)
     rows = []
     for event in events:
         if event.id in known:
@@ -29,6 +32,7 @@ def append(session: Session, events: Sequence[NewEvent]) -> None:
         rows.append({**values, "words": words_of(event), "hash": head.hash})
     if rows:
         session.execute(insert(AuditEntry), rows)
+    return before, head
 
 
 @dataclass(frozen=True)
