@@ -1,5 +1,6 @@
 """Sign-in by cookie, CSRF, foreign pages and foreign hosts."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -162,6 +163,16 @@ async def test_the_platforms_own_pages_may(start_gateway: StartGateway) -> None:
 async def test_a_foreign_host_name_is_refused(gateway: RunningGateway, host: str) -> None:
     answer = await gateway.client.get("/api/v1/me", headers={"host": host})
     assert (answer.status_code, answer.json()["reason"]) == (400, "HOST_REFUSED")
+
+
+async def test_two_host_names_are_refused(gateway: RunningGateway) -> None:
+    # By hand: no client of good manners sends this.
+    reader, writer = await asyncio.open_connection(gateway.client.base_url.host, gateway.client.base_url.port)
+    writer.write(b"GET /api/v1/me HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"HOST_REFUSED" in answer
 
 
 async def test_allowed_hosts_loopback_and_probes_are_served(start_gateway: StartGateway) -> None:

@@ -109,7 +109,9 @@ class Guard:
 
     def check(self, scope: Scope, headers: Headers) -> None:
         """Raises HostRefused or OriginRefused."""
-        host = headers.get("host", "")
+        hosts = headers.getlist("host")
+        # Two are a contradiction that a proxy in front may have read otherwise (RFC 9112, 3.2).
+        host = hosts[0] if len(hosts) == 1 else ""
         # Kubernetes asks its probes under the address of the pod.
         if scope["path"] not in PROBES and _hostname(host) not in self._hosts:
             raise HostRefused(
