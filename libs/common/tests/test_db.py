@@ -108,14 +108,56 @@ async def test_what_is_announced_while_nobody_waits_is_remembered_until_the_next
     commit()
 
 
+def test_reading_sees_what_is_committed_and_begins_nothing(database: Database) -> None:
+    note = Note(id=new_id(), at=utc_now())
+    with database.reading() as session:
+        assert session.get(Note, note.id) is None
+        with database.transaction() as other:
+            other.add(note)
+        assert session.get_one(Note, note.id).at == note.at
+        assert session.scalar(text("SELECT pg_current_xact_id_if_assigned()")) is None
+        # Each statement is its own transaction: a later one has begun later.
+        assert session.scalar(text("SELECT now()")) < session.scalar(text("SELECT now()"))
+
+
+def test_after_reading_the_same_connection_is_transactional_again(database_url: str) -> None:
+    database = Database(database_url, pool_size=1)
+    with database.reading() as session:
+        reader = session.scalar(text("SELECT pg_backend_pid()"))
+    with pytest.raises(SQLAlchemyError), database.reading() as session:
+        session.execute(text("SELECT 1 / 0"))
+    with database.transaction() as session:
+        assert session.scalar(text("SELECT pg_backend_pid()")) == reader
+        assert session.scalar(text("SELECT now()")) == session.scalar(text("SELECT now()"))
+    database.close()
+
+
 def test_a_connection_killed_by_the_server_is_replaced(database: Database, postgres: Any) -> None:
     assert database.check()
+    _kill_connections(database, postgres)
+    with database.reading() as session:
+        assert session.scalar(text("SELECT 1")) == 1
+    _kill_connections(database, postgres)
+    assert database.check()
+
+
+def test_a_connection_killed_while_it_reads_is_not_used_again(database_url: str, postgres: Any) -> None:
+    database = Database(database_url, pool_size=1)
+    with database.reading() as session:
+        _kill_connections(database, postgres)
+        with pytest.raises(SQLAlchemyError):
+            session.execute(text("SELECT 1"))
+    assert database.check()
+    database.close()
+
+
+def _kill_connections(database: Database, postgres: Any) -> None:
+    """Returns once their backends are gone."""
     connection = postgres.connect()
     with connection.cursor() as cursor:
         name = database.engine.url.database
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        cursor.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name])
     connection.close()
-    assert database.check()
 
 
 def test_a_forgotten_statement_is_ended_by_the_server(database: Database) -> None:

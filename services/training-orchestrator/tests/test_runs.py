@@ -12,6 +12,8 @@ import yaml
 from espalier.training_orchestrator.v1 import dataset_pb2, run_pb2
 from espalier.training_orchestrator.v1 import run_service_pb2 as rpc
 from espalier_common.rpc.status import from_rpc_error
+from espalier_training_orchestrator.runs.messages import run_to_proto, spec_document
+from espalier_training_orchestrator.runs.models import Run, RunState
 
 UNKNOWN = "018f6e1c-0b0a-7c3e-9d5a-0242ac120002"
 
@@ -165,3 +167,17 @@ async def test_a_run_that_waits_is_cancelled_at_once(orchestrator: Any) -> None:
     assert error.reason == "RUN_NOT_RESUMABLE"
     events = await orchestrator.runs().ListRunEvents(rpc.ListRunEventsRequest(run_id=run.id))
     assert [event.reason for event in events.events] == ["QUEUED", "CANCELLED_BY_USER"]
+
+
+def test_a_spec_is_shown_as_it_was_asked_for_also_one_of_another_version() -> None:
+    spec = run_pb2.RunSpec(
+        stage=run_pb2.STAGE_SFT,
+        base_model=run_pb2.BaseModel(hub="Qwen/Qwen3-0.6B"),
+        dataset_version_ids=[UNKNOWN],
+        hyperparameters=run_pb2.Hyperparameters(learning_rate=1e-4),
+        resources=run_pb2.Resources(device=run_pb2.DEVICE_CUDA),
+    )
+    run = Run(id=UNKNOWN, owner_id="o", name="n", document=spec_document(spec), state=RunState.QUEUED, summary={})
+    assert run_to_proto(run).spec == spec
+    run.document = {**run.document, "of_another_version": 1}
+    assert run_to_proto(run).spec == spec

@@ -25,7 +25,7 @@ def run_to_proto(run: Run) -> run_pb2.Run:
     message = run_pb2.Run(
         id=run.id,
         name=run.name,
-        spec=ParseDict(run.document, run_pb2.RunSpec(), ignore_unknown_fields=True),
+        spec=_spec(run.document),
         state=enum_value(run_pb2.RunState, "RUN_STATE", run.state),
         reason=run.reason,
         message=run.message,
@@ -116,6 +116,14 @@ def points_by_step(points: Iterable[MetricPoint]) -> list[run_pb2.MetricPoint]:
         if known is not message:
             known.values.update(message.values)
     return list(messages.values())
+
+
+def _spec(document: dict[str, Any]) -> run_pb2.RunSpec:
+    try:
+        return run_pb2.RunSpec(**document)
+    except (TypeError, ValueError):
+        # With a field that this version does not know. Twenty times slower.
+        return ParseDict(document, run_pb2.RunSpec(), ignore_unknown_fields=True)
 
 
 def _progress(run: Run) -> run_pb2.Progress:

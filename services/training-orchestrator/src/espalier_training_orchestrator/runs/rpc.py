@@ -1,4 +1,4 @@
-"""RunService: proto in, use case, proto out. One call is one transaction."""
+"""RunService: proto in, use case, proto out. One call is one transaction, or only reads."""
 
 from collections.abc import AsyncIterator
 
@@ -47,11 +47,11 @@ class RunsRpc(run_service_pb2_grpc.RunServiceServicer):
         )
 
     def GetRun(self, request: run_service_pb2.GetRunRequest, context: object) -> run_pb2.Run:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return messages.run_to_proto(self._runs.get(session, current_principal(), request.run_id))
 
     def ListRuns(self, request: run_service_pb2.ListRunsRequest, context: object) -> run_service_pb2.ListRunsResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             page = self._runs.list(
                 session,
                 current_principal(),
@@ -80,7 +80,7 @@ class RunsRpc(run_service_pb2_grpc.RunServiceServicer):
     def ListAttempts(
         self, request: run_service_pb2.ListAttemptsRequest, context: object
     ) -> run_service_pb2.ListAttemptsResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             run = self._runs.get(session, current_principal(), request.run_id)
             attempts = repository.list_attempts(session, run.id)
             return run_service_pb2.ListAttemptsResponse(attempts=map(messages.attempt_to_proto, attempts))
@@ -88,13 +88,13 @@ class RunsRpc(run_service_pb2_grpc.RunServiceServicer):
     def ListCheckpoints(
         self, request: run_service_pb2.ListCheckpointsRequest, context: object
     ) -> run_service_pb2.ListCheckpointsResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             run = self._runs.get(session, current_principal(), request.run_id)
             checkpoints = repository.list_checkpoints(session, run.id)
             return run_service_pb2.ListCheckpointsResponse(checkpoints=map(messages.checkpoint_to_proto, checkpoints))
 
     def GetRunModel(self, request: run_service_pb2.GetRunModelRequest, context: object) -> run_service_pb2.RunModel:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             model = self._runs.model(session, current_principal(), request.run_id)
         spec = model.run.spec
         return run_service_pb2.RunModel(
@@ -112,7 +112,7 @@ class RunsRpc(run_service_pb2_grpc.RunServiceServicer):
     def ListRunEvents(
         self, request: run_service_pb2.ListRunEventsRequest, context: object
     ) -> run_service_pb2.ListRunEventsResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             run = self._runs.get(session, current_principal(), request.run_id)
             events = repository.list_events(session, run.id)
             return run_service_pb2.ListRunEventsResponse(events=map(messages.event_to_proto, events))
@@ -124,7 +124,7 @@ class RunsRpc(run_service_pb2_grpc.RunServiceServicer):
         # A curve has larger pages than other lists; the field's own bound is the limit.
         size = request.page_size or DEFAULT_METRICS_PAGE
         after = int(page.after[0]) if page.after else -1
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             run = self._runs.get(session, current_principal(), request.run_id)
             rows = telemetry.points_by_step(session, run.id, after, steps=size + 1)
             points = messages.points_by_step(rows)
@@ -133,7 +133,7 @@ class RunsRpc(run_service_pb2_grpc.RunServiceServicer):
 
     def ReadLogs(self, request: run_service_pb2.ReadLogsRequest, context: object) -> run_service_pb2.LogChunk:
         offset = int(request.offset)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             run = self._runs.get(session, current_principal(), request.run_id)
             attempt = self._runs.attempt(session, run, request.attempt)
             if request.tail:
