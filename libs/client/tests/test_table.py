@@ -35,6 +35,19 @@ def test_only_auth_gets_the_master_key_and_it_knows_hashes_of_all_others(tmp_pat
     assert set(hashes) == {service.name for service in SERVICES} - {"auth"}
 
 
+def test_a_master_key_put_aside_as_the_former_one_is_followed_by_a_new_one_and_told_to_auth(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    first = told(tmp_path).secrets.master_key
+    kept = json.loads(path.read_text("utf-8"))
+    kept["former-master-key"] = kept.pop("master-key")
+    path.write_text(json.dumps(kept), "utf-8")
+    given = settings("auth", tmp_path)
+
+    assert given["ESPALIER_FORMER_MASTER_KEY"] == first
+    assert given["ESPALIER_MASTER_KEY"] not in {"", first}
+    assert "ESPALIER_FORMER_MASTER_KEY" not in settings("chat", tmp_path)
+
+
 def test_what_is_for_auth_alone_reaches_no_other_service() -> None:
     operator = table.defaults({"gateway": 7000}) | {"ESPALIER_OIDC_PROVIDERS": "[…]", "ESPALIER_LOG_LEVEL": "debug"}
     told_to = {service.name: table.meant_for(service, operator) for service in SERVICES}

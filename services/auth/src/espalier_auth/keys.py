@@ -73,15 +73,30 @@ class SigningKeys:
 
     A key is published first and signs LEAD later, when every service has it; then its predecessor only verifies, until
     nothing lives that it signed. So nobody is signed out by a change of keys.
+
+    `former` is the master key of before, while rows that it sealed may be about.
     """
 
-    def __init__(self, database: Database, master_key: MasterKey, *, max_age: timedelta = MAX_AGE) -> None:
+    def __init__(
+        self,
+        database: Database,
+        master_key: MasterKey,
+        *,
+        former: MasterKey | None = None,
+        max_age: timedelta = MAX_AGE,
+    ) -> None:
         self._database = database
         self._master_key = master_key
+        self._former = former
         self._max_age = max_age
         self._signer: _Signer | None = None
         self._reload_at = 0.0
         self._lock = threading.Lock()
+
+    @property
+    def are_changing_over(self) -> bool:
+        """Whether a former master key was given."""
+        return self._former is not None
 
     def load(self) -> None:
         """Opens the key that signs now; makes the first one. SettingsError when the master key does not open it."""
@@ -115,6 +130,24 @@ class SigningKeys:
                 session.add(following)
                 _log.info("the next signing key is published", kid=following.kid, signs_from=str(following.signs_from))
 
+    def reseal(self) -> int:
+        """Seals with the present master key what the former one sealed, all or nothing; gives the number of rows.
+
+        Processes that still have the former key go on with what they opened. Raises SettingsError when a row opens
+        with neither; then nothing has changed.
+        """
+        with self._database.transaction() as session:
+            repository.lock_start(session)
+            sealed_anew = 0
+            for key in repository.list_keys(session):
+                raw = self._unseal(key)
+                if key.master_key_id != self._master_key.id:
+                    key.sealed_private_key = self._master_key.seal(raw, bound_to=key.kid)
+                    key.master_key_id = self._master_key.id
+                    sealed_anew += 1
+        _log.info("all signing keys are sealed with the present master key", sealed_anew=sealed_anew)
+        return sealed_anew
+
     def sign(self, claims: Mapping[str, Any], *, token_type: str) -> str:
         """A signed JWT with these claims."""
         if self._signer is None or time.monotonic() >= self._reload_at:
@@ -146,19 +179,25 @@ class SigningKeys:
         )
 
     def _open(self, key: SigningKey) -> _Signer:
-        if key.master_key_id != self._master_key.id:
+        return _Signer(key.kid, Ed25519PrivateKey.from_private_bytes(self._unseal(key)))
+
+    def _unseal(self, key: SigningKey) -> bytes:
+        sealed_with = next(
+            (each for each in (self._master_key, self._former) if each and each.id == key.master_key_id), None
+        )
+        if sealed_with is None:
             raise SettingsError(
                 f"ESPALIER_MASTER_KEY is not the key that sealed signing key {key.kid}: "
-                f"the row says {key.master_key_id}, the setting gives {self._master_key.id}. Restore the former value."
+                f"the row says {key.master_key_id}, the setting gives {self._master_key.id}. Restore the former value, "
+                "or give it as ESPALIER_FORMER_MASTER_KEY to change over."
             )
         try:
-            raw = self._master_key.open(key.sealed_private_key, bound_to=key.kid)
+            return sealed_with.open(key.sealed_private_key, bound_to=key.kid)
         except InvalidTag as error:
             raise SettingsError(
                 f"Signing key {key.kid} in the database is damaged: it does not open with the right master key. "
                 "Restore the table signing_keys from a backup."
             ) from error
-        return _Signer(key.kid, Ed25519PrivateKey.from_private_bytes(raw))
 
 
 def _jwk(key: SigningKey) -> dict[str, str]:

@@ -31,6 +31,9 @@ class AuthSettings(ServiceSettings):
     master_key: SecretStr = Field(
         description="32 random bytes in hex or base64 (`openssl rand -base64 32`); seals the signing keys"
     )
+    former_master_key: SecretStr = Field(
+        default=SecretStr(""), description="what ESPALIER_MASTER_KEY was before; the keys it sealed are sealed anew"
+    )
     admin_password: SecretStr = Field(default=SecretStr(""), description="password of the first administrator")
     admin_password_file: Path | None = Field(
         default=None, description="where a generated one is written, mode 600; default <home>/admin-password"
@@ -74,6 +77,13 @@ class AuthSettings(ServiceSettings):
     @classmethod
     def _master_key_is_strong(cls, value: SecretStr) -> SecretStr:
         decode_master_key(value.get_secret_value())
+        return value
+
+    @field_validator("former_master_key")
+    @classmethod
+    def _former_master_key_is_one(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value():
+            decode_master_key(value.get_secret_value())
         return value
 
     @field_validator("admin_password")
@@ -125,6 +135,11 @@ class AuthSettings(ServiceSettings):
     def master_key_bytes(self) -> bytes:
         """The bytes of the master key."""
         return decode_master_key(self.master_key.get_secret_value())
+
+    def former_master_key_bytes(self) -> bytes | None:
+        """The bytes of the master key of before; None when nothing is changing over."""
+        text = self.former_master_key.get_secret_value()
+        return decode_master_key(text) if text else None
 
     def password_file(self) -> Path | None:
         """Where the first administrator's generated password is written; None when no place is known."""

@@ -5,12 +5,28 @@ from espalier_auth.keys import SigningKeys
 from espalier_auth.passwords import Passwords
 from espalier_auth.service import Users
 from espalier_common.db import Database
+from espalier_common.settings import SettingsError
 
 
 def prepare(
     database: Database, *, keys: SigningKeys, users: Users, passwords: Passwords, first_admin: FirstAdmin
 ) -> None:
-    """Opens or makes the signing key, creates the first administrator. Raises SettingsError when it cannot."""
+    """Opens or makes the signing key, after a change of the master key too; creates the first administrator.
+
+    Raises SettingsError when it cannot.
+    """
+    if keys.are_changing_over:
+        keys.reseal()
     keys.load()
     with database.transaction() as session:
         first_admin.ensure(session, users=users, passwords=passwords)
+
+
+def rotate_master_key(keys: SigningKeys) -> None:
+    """Seals all keys with the present master key, without serving. Raises SettingsError when it cannot."""
+    if not keys.are_changing_over:
+        raise SettingsError(
+            "ESPALIER_FORMER_MASTER_KEY is missing: it is what ESPALIER_MASTER_KEY was until now, and "
+            "ESPALIER_MASTER_KEY is the new one (openssl rand -base64 32)."
+        )
+    keys.reseal()

@@ -23,6 +23,11 @@ class Secrets:
         return self.values["master-key"]
 
     @property
+    def former_master_key(self) -> str:
+        """The master key of before, while the platform changes over to a new one; else empty."""
+        return self.values.get("former-master-key", "")
+
+    @property
     def postgres(self) -> str:
         """Password of PostgreSQL's superuser."""
         return self.values["postgres"]

@@ -40,8 +40,10 @@ class LocalService:
 
 def _auth(told: Told) -> dict[str, str]:
     others = [service.name for service in SERVICES if service.name != "auth"]
+    former = told.secrets.former_master_key
     return {
         "ESPALIER_MASTER_KEY": told.secrets.master_key,
+        **({"ESPALIER_FORMER_MASTER_KEY": former} if former else {}),
         "ESPALIER_SERVICE_SECRET_HASHES": json.dumps(told.secrets.service_hashes(others)),
         "ESPALIER_ADMIN_PASSWORD_FILE": str(told.layout.admin_password_file),
     }
