@@ -21,10 +21,11 @@ from espalier.prompt.v1 import service_pb2 as prompt_pb2
 from espalier.prompt.v1 import service_pb2_grpc as prompt_grpc
 from espalier_common.audit.limits import MAX_COUNTED, PER_ADDRESS, PER_SERVICE, RefusalLimit
 from espalier_common.audit.masking import MASK, masked, masked_message, to_json
-from espalier_common.audit.recording import note_before
+from espalier_common.audit.recording import Recording, note_before
+from espalier_common.audit.rule import AuditRule
 from espalier_common.bus import Bus
 from espalier_common.db import Database, Id, new_id, new_metadata, utc_now
-from espalier_common.errors import FailedPrecondition, ResourceExhausted
+from espalier_common.errors import FailedPrecondition, PermissionDenied, ResourceExhausted, Unauthenticated
 from espalier_common.outbox import OutboxRelay, _is_due
 from espalier_common.tables import outbox
 
@@ -232,6 +233,22 @@ async def test_reads_and_wrong_requests_are_not_told_and_refusals_are(server: An
         ("UNAUTHENTICATED", ""),
     ]
     assert {event.result for event in events} == {audit_pb2.AUDIT_RESULT_REFUSED}
+
+
+@pytest.mark.parametrize(
+    ("error", "path", "is_told"),
+    [
+        (ResourceExhausted("over quota"), "training/runs", True),
+        (ResourceExhausted("over quota"), "", False),
+        (PermissionDenied("auth.usage.reserve"), "", True),
+        (Unauthenticated("no token"), "", True),
+    ],
+    ids=str,
+)
+def test_a_limit_is_told_once_by_the_call_that_met_it(error: Any, path: str, is_told: bool) -> None:
+    recording = Recording(AuditRule("espalier.x.v1.X/Do", False, path), service="auth", request=creation())
+    recording.error = error
+    assert recording.is_told is is_told
 
 
 async def test_what_json_cannot_say_holds_nothing_up(server: Any, prompts: Prompts) -> None:

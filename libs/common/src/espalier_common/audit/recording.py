@@ -110,8 +110,11 @@ class Recording:
         """Whether the call, as it ended, belongs into the audit log."""
         if self.error is None:
             return self.rule.tells
-        if self.error.code in REFUSALS or self.held_row:
+        if self.held_row:
             return True
+        if self.error.code in REFUSALS:
+            # A limit that a service asks for is told by the call for which it asked.
+            return self.error.code != "RESOURCE_EXHAUSTED" or self.rule.is_routed
         return self.rule.tells and self.error.code not in UNTOLD
 
     def event(self) -> audit_pb2.AuditEvent:

@@ -25,6 +25,11 @@ class AuditRule:
     tells: bool
     path: str
 
+    @property
+    def is_routed(self) -> bool:
+        """Whether users call it; others are called by services in consequence of a call that is told itself."""
+        return bool(self.path)
+
     def target(self, request: Message, answer: Message | None) -> str:
         """What the call is about, such as `users/<id>`: its path without the verb, and the id of what it made."""
         if not self.path:
