@@ -55,6 +55,11 @@ class User(Base):
         """What others see."""
         return self.display_name or self.username
 
+    @property
+    def has_password(self) -> bool:
+        """Whether he can sign in with a password of the platform; who was made by single sign-on cannot."""
+        return bool(self.password_hash)
+
     def change_password(self, password_hash: str) -> None:
         """The user chose a password himself."""
         self.password_hash = password_hash

@@ -18,6 +18,7 @@ from espalier_auth.etags import role_etag, user_etag
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.models import User
 from espalier_auth.passwords import Passwords, find_weaknesses
+from espalier_auth.registration.errors import PasswordElsewhere
 from espalier_auth.repository import UserFilter
 from espalier_auth.roles import Role
 from espalier_auth.service import Continuation, NewUser, OwnChanges, Sessions, UserChanges, Users
@@ -162,6 +163,8 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     async def ChangePassword(self, request: service_pb2.ChangePasswordRequest, context: object) -> Empty:
         caller = _person()
+        if (provider := await asyncio.to_thread(self._provider_of, caller.subject)) is not None:
+            raise PasswordElsewhere(f"You sign in with {provider} and have no password here; change it there.")
         passed = await self._gate.confirm(
             lambda session: self._users.get(session, caller.subject),
             session_id=caller.session or caller.subject,
@@ -242,6 +245,11 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
     def _get_user(self, user_id: str) -> User:
         with self._database.transaction() as session:
             return self._users.get(session, user_id)
+
+    def _provider_of(self, user_id: str) -> str | None:
+        """With what a user signs in who has no password here; None of who has one."""
+        user = self._get_user(user_id)
+        return None if user.has_password else user.identity_provider or "an identity provider"
 
     def _create_user(self, new: NewUser, by: Principal) -> resources_pb2.User:
         with self._database.transaction() as session:

@@ -120,8 +120,7 @@ class SingleSignOn:
         user = self._users.create(session, new, by=None)
         user.password_change_required = False
         user.identity_provider = provider.name
-        # An address that the provider has not checked is somebody's claim; it is kept with the identity alone.
-        user.email = email if claims.get("email_verified") is True else ""
+        user.email = email
         _log.info("user created at his first sign-in", user_id=user.id, provider=provider.name)
         return user
 
@@ -181,6 +180,9 @@ def _username(provider: ProviderSettings, claims: Claims) -> str:
 
 
 def _email(claims: Claims) -> str:
+    """The address that the provider has checked. One that it has not is somebody's claim: here it stands for none."""
+    if claims.get("email_verified") is not True:
+        return ""
     email = _text(claims, "email").strip().lower()
     return email if len(email) <= 254 and "@" in email else ""
 

@@ -59,8 +59,8 @@ class MailNotConfigured(FailedPrecondition):
 class PasswordElsewhere(FailedPrecondition):
     reason = "PASSWORD_ELSEWHERE"
 
-    def __init__(self) -> None:
-        super().__init__("This user signs in with an identity provider and has no password here.")
+    def __init__(self, message: str = "This user signs in with an identity provider and has no password here.") -> None:
+        super().__init__(message)
 
 
 class TooManyRequests(ResourceExhausted):
