@@ -18,13 +18,16 @@ from espalier_client.commands import (
     datasets,
     demo,
     groups,
+    invitations,
     models,
     platform,
     quotas,
     roles,
     runs,
+    sessions,
     settings,
     sign_in,
+    statistics,
     usage,
     users,
 )
@@ -59,14 +62,17 @@ def build() -> typer.Typer:
         (sign_in.whoami, people),
         (sign_in.password, people),
         (usage.usage, people),
+        (statistics.statistics, people),
         (chat.chat, work),
     ):
         app.command(rich_help_panel=panel)(command)
     for name, group in {"datasets": datasets, "runs": runs, "models": models}.items():
         app.add_typer(group.app, name=name, rich_help_panel=work)
     administration = {
+        "sessions": sessions,
         "api-keys": api_keys,
         "users": users,
+        "invitations": invitations,
         "groups": groups,
         "roles": roles,
         "quotas": quotas,

@@ -1,4 +1,4 @@
-"""Groups: list, create, update, delete."""
+"""Groups: list, show, create, update, delete."""
 
 from typing import Annotated, Any
 
@@ -26,6 +26,15 @@ def list_groups(output: Output = OutputFormat.TABLE, server: Server = "") -> Non
     """List the groups, by name."""
     with open_api(server) as api:
         emit(list(api.all(PATH, "groups")), output, table=_table)
+
+
+@app.command()
+def show(group: str, output: Output = OutputFormat.TABLE, server: Server = "") -> None:
+    """Show a group and its members."""
+    with open_api(server) as api:
+        found = api.get(f"{PATH}/{group_id(api, group)}")
+        members = list(api.all("/api/v1/users", "users", group_id=found["id"])) if output is OutputFormat.TABLE else []
+    emit(found, output, table=lambda each: _details(each, members))
 
 
 @app.command()
@@ -80,6 +89,17 @@ def delete(group: str, server: Server = "") -> None:
 
 def _ids(api: Api, users: list[str]) -> list[str]:
     return [user_id(api, user) for user in users]
+
+
+def _details(group: dict[str, Any], members: list[dict[str, Any]]) -> Any:
+    rows = [
+        ("group", group["name"]),
+        ("id", group["id"]),
+        ("for", group["description"]),
+        ("roles", ", ".join(group["roles"])),
+        ("members", ", ".join(user["username"] for user in members)),
+    ]
+    return table_of(("", ""), rows)
 
 
 def _table(groups: list[dict[str, Any]]) -> Any:

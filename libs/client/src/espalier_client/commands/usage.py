@@ -37,6 +37,8 @@ def usage(
     per: Annotated[Grain, typer.Option(help="Time steps.")] = Grain.TOTAL,
     everybody: Annotated[bool, typer.Option("--all", help="Everybody's use, not only your own.")] = False,
     user: Annotated[str, typer.Option(help="Only this user's: name or id. Means --all.")] = "",
+    group: Annotated[str, typer.Option(help="Only this group's: name or id. Means --all.")] = "",
+    model: Annotated[str, typer.Option(help="Only of this model.")] = "",
     output: Output = OutputFormat.TABLE,
     server: Server = "",
 ) -> None:
@@ -44,11 +46,13 @@ def usage(
     dimensions = [dimension.value for dimension in by or []]
     with open_api(server) as api:
         answer = api.get(
-            "/api/v1/usage" if everybody or user else "/api/v1/me/usage",
+            "/api/v1/usage" if everybody or user or group else "/api/v1/me/usage",
             start_time=(datetime.now(UTC) - timedelta(days=days)).isoformat().replace("+00:00", "Z"),
             group_by=dimensions or None,
             grain=None if per is Grain.TOTAL else f"USAGE_GRAIN_{per.upper()}",
             user_id=lookup.user_id(api, user) if user else None,
+            group_id=lookup.group_id(api, group) if group else None,
+            model=model or None,
         )
     if answer.get("truncated"):
         note("There is more than one answer holds; ask for fewer days or longer time steps.")
