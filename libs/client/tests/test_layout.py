@@ -24,6 +24,13 @@ def test_a_home_that_is_a_file_gives_one_sentence(tmp_path: Path) -> None:
     assert "ESPALIER_HOME" in caught.value.message
 
 
+def test_a_home_that_cannot_be_made_gives_one_sentence_with_what_to_do() -> None:
+    with pytest.raises(PlatformError, match="cannot be made") as caught:
+        Layout(Path("/proc/nothing")).create()
+    assert "/proc/nothing" in caught.value.message
+    assert "set ESPALIER_HOME to" in caught.value.message
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_home_without_rights_gives_one_sentence(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

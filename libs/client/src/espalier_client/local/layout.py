@@ -101,4 +101,10 @@ def disk_errors(home: Path) -> Iterator[None]:
                 f"{where} cannot be written to ({error.strerror}): mend its rights, or set ESPALIER_HOME to a "
                 "directory of your own."
             ) from error
-        raise PlatformError(f"{where}: {error.strerror or error}.") from error
+        if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}:
+            raise PlatformError(
+                f"{where} cannot be made ({error.strerror}): set ESPALIER_HOME to a directory that can be made."
+            ) from error
+        raise PlatformError(
+            f"{where}: {error.strerror or error}. Mend that, or set ESPALIER_HOME to a directory on another disk."
+        ) from error
