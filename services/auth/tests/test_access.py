@@ -1,13 +1,22 @@
 """Custom roles and groups: what they give, who may change them, and that an administrator stays."""
 
 import asyncio
+import json
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
-from espalier.auth.v1 import access_pb2, access_pb2_grpc, resources_pb2, service_pb2, service_pb2_grpc
+from espalier.auth.v1 import (
+    access_pb2,
+    access_pb2_grpc,
+    registration_pb2,
+    registration_pb2_grpc,
+    resources_pb2,
+    service_pb2,
+    service_pb2_grpc,
+)
 from espalier_common.errors import EspalierError
 from espalier_common.identity import Principal
 from espalier_common.rpc.status import from_rpc_error
@@ -234,6 +243,37 @@ async def test_what_a_user_may_do_is_told_with_its_sources(auth: Any) -> None:
     assert (single.permission, single.allowed) == ("training.runs.stop", True)
 
 
+async def test_a_role_that_is_promised_is_not_deleted(start_auth: Any) -> None:
+    """An invitation, the groups of an identity provider and open registration all give it to people to come."""
+    provider = {
+        "name": "corporate",
+        "issuer": "https://login.example.org",
+        "client_id": "espalier",
+        "role_mapping": {"ml": ["curator"]},
+    }
+    auth = await start_auth(
+        oidc_providers=json.dumps([provider]),
+        registration_roles=["newcomer"],
+        public_url="https://espalier.example.org",
+    )
+    admin = await _as(auth, "admin")
+    for name in ("curator", "newcomer", "guest"):
+        await admin.create_role(name, ["training.datasets.list"])
+    invitation = registration_pb2.Invitation(roles=["guest"], email="eva@example.org")
+    made = await admin.registration.CreateInvitation(registration_pb2.CreateInvitationRequest(invitation=invitation))
+
+    for name, holder in (
+        ("curator", "the settings of the identity provider 'corporate'"),
+        ("newcomer", "ESPALIER_REGISTRATION_ROLES"),
+        ("guest", "the invitation of eva@example.org"),
+    ):
+        error = await _refusal(admin.roles.DeleteRole(access_pb2.DeleteRoleRequest(name=name)))
+        assert (error.code, error.reason) == ("FAILED_PRECONDITION", "ROLE_IN_USE")
+        assert holder in error.message
+    await admin.registration.DeleteInvitation(registration_pb2.DeleteInvitationRequest(invitation_id=made.id))
+    await admin.roles.DeleteRole(access_pb2.DeleteRoleRequest(name="guest"))
+
+
 async def test_the_permissions_are_told_with_what_they_allow(auth: Any) -> None:
     admin = await _as(auth, "admin")
 
@@ -263,6 +303,7 @@ class _Caller:
         self.users: Any = service_pb2_grpc.UserServiceStub(channel)
         self.roles: Any = access_pb2_grpc.RoleServiceStub(channel)
         self.groups: Any = access_pb2_grpc.GroupServiceStub(channel)
+        self.registration: Any = registration_pb2_grpc.RegistrationServiceStub(channel)
 
     async def create_role(self, name: str, permissions: list[str], scope: str = "own") -> Any:
         role = resources_pb2.Role(name=name, permissions=permissions, scope=scope)

@@ -13,6 +13,8 @@ from sqlalchemy import select, update
 
 from espalier.auth.v1 import access_pb2, access_pb2_grpc, resources_pb2, service_pb2
 from espalier_auth.access.models import ApiKey
+from espalier_auth.access.repository import delete_expired_keys
+from espalier_auth.housekeeping import KEYS_KEPT
 from espalier_common.api_keys import exchange_at
 from espalier_common.db import utc_now
 from espalier_common.errors import EspalierError
@@ -87,6 +89,20 @@ async def test_a_key_ends_with_its_deletion_its_time_and_its_owner(auth: Any) ->
 
     for key in (deleted.key, expired.key, left.key, left.key[:-1], f"{left.key}x", "esp_", "esp_nonsense"):
         assert (await _refusal(_exchange(auth, key))).reason in {"INVALID_API_KEY", "INVALID_ARGUMENT"}
+
+
+async def test_an_expired_key_is_listed_for_a_month_and_then_forgotten(auth: Any) -> None:
+    keys = await _keys_of(auth, "mia", roles=["viewer"])
+    lately, long_ago, never = [await _create(keys, name) for name in ("lately", "long ago", "never")]
+    with auth.database.transaction() as session:
+        for key, since in ((lately, timedelta(days=29)), (long_ago, timedelta(days=31))):
+            session.execute(update(ApiKey).where(ApiKey.id == key.id).values(expires_at=utc_now() - since))
+
+    with auth.database.transaction() as session:
+        delete_expired_keys(session, utc_now() - KEYS_KEPT)
+
+    listed = (await keys.ListApiKeys(access_pb2.ListApiKeysRequest())).api_keys
+    assert {key.id for key in listed} == {lately.id, never.id}
 
 
 async def test_a_key_whose_time_is_over_is_not_made(auth: Any) -> None:

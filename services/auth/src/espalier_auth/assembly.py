@@ -96,7 +96,12 @@ def build(settings: AuthSettings) -> Service:
             *session_servicers(database, parts.users),
             *registration_servicers(_registration_rpc(parts)),
             *access_servicers(
-                database, access=parts.access, keys=api_keys, exchange=exchange, paginator=parts.paginator
+                database,
+                access=parts.access,
+                roles_in_settings=settings.roles_named(),
+                keys=api_keys,
+                exchange=exchange,
+                paginator=parts.paginator,
             ),
             *usage_servicers(database, parts.paginator),
             *audit_servicers(database, kept_head=kept_head, paginator=parts.paginator),

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+from espalier_auth.access.repository import delete_expired_keys
 from espalier_auth.keys import SigningKeys
 from espalier_auth.registration.repository import delete_overdue
 from espalier_auth.service import Sessions
@@ -14,6 +15,8 @@ INTERVAL = 3600.0  # seconds
 KEY_ROUND_SECONDS = 60.0
 # Kept for a while after their end, so that an administrator can still see why a session ended.
 KEPT_AFTER_END = timedelta(days=7)
+# A key that has expired is listed for a while, so that its owner sees why his program is refused.
+KEYS_KEPT = timedelta(days=30)
 TRIES_KEPT = timedelta(hours=1)  # longer than they count
 
 _log = get_logger(__name__)
@@ -33,7 +36,7 @@ class KeyRotation:
 
 
 class Housekeeping:
-    """Deletes ended sessions and expired refresh tokens once an hour."""
+    """Deletes ended sessions, expired refresh tokens, invitations, links and API keys once an hour."""
 
     def __init__(self, database: Database, sessions: Sessions) -> None:
         self._database = database
@@ -50,4 +53,5 @@ class Housekeeping:
         with self._database.transaction() as session:
             delete_old_tries(session, utc_now() - TRIES_KEPT)
             delete_overdue(session, utc_now())
+            delete_expired_keys(session, utc_now() - KEYS_KEPT)
             return self._sessions.forget_ended(session, ended_for=KEPT_AFTER_END)

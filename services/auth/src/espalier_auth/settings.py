@@ -128,6 +128,17 @@ class AuthSettings(ServiceSettings):
             raise ValueError("ESPALIER_PUBLIC_URL is missing: identity providers send browsers back to it")
         return self
 
+    def roles_named(self) -> dict[str, list[str]]:
+        """Where the settings name roles, by role: in the words of a sentence."""
+        found: dict[str, list[str]] = {}
+        for role in self.registration_roles:
+            found.setdefault(role, []).append("ESPALIER_REGISTRATION_ROLES")
+        for provider in self.identity_providers():
+            mapped = {role for roles in provider.role_mapping.values() for role in roles}
+            for role in sorted(mapped | set(provider.default_roles)):
+                found.setdefault(role, []).append(f"the settings of the identity provider {provider.name!r}")
+        return found
+
     def identity_providers(self) -> tuple[ProviderSettings, ...]:
         """The providers that one may sign in with."""
         return read_providers(self.oidc_providers.get_secret_value())

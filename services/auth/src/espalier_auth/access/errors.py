@@ -8,6 +8,7 @@ PermissionDenied     AbovePermissions
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from espalier_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 
@@ -57,11 +58,41 @@ class RoleIsBuiltIn(FailedPrecondition):
 class RoleInUse(FailedPrecondition):
     reason = "ROLE_IN_USE"
 
-    def __init__(self, name: str, *, users: int, groups: Sequence[str]) -> None:
-        by = [f"{users} {'user' if users == 1 else 'users'}"] if users else []
-        by += [f"the group {group!r}" for group in groups[:3]]
-        more = f" and {len(groups) - 3} more groups" if len(groups) > 3 else ""
-        super().__init__(f"The role {name!r} is in use by {', '.join(by)}{more}; take it from them first.")
+    def __init__(self, name: str, *, holders: "Holders") -> None:
+        super().__init__(f"The role {name!r} is in use by {holders}; take it from them first.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holders:
+    """Who has a role or is promised it: users, groups, open invitations (by their e-mail address), and settings."""
+
+    users: int
+    groups: Sequence[str]
+    invitations: Sequence[str]
+    settings: Sequence[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.users or self.groups or self.invitations or self.settings)
+
+    def __str__(self) -> str:
+        """As the part of a sentence."""
+        by = [_count(self.users, "user")] if self.users else []
+        by += _named([f"the group {name!r}" for name in self.groups], "group")
+        by += _named(
+            [f"the invitation of {email}" if email else "an open invitation" for email in self.invitations],
+            "open invitation",
+        )
+        return ", ".join([*by, *self.settings])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _named(names: Sequence[str], noun: str) -> list[str]:
+    """The first three, and how many more."""
+    more = len(names) - 3
+    return [*names[:3], *([f"{more} more {noun}{'s' if more > 1 else ''}"] if more > 0 else [])]
 
 
 class TooManyKeys(FailedPrecondition):

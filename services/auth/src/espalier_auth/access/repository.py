@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import ApiKey, CustomRole, Group
@@ -114,6 +114,11 @@ def list_keys(session: Session, user_id: str, page: PageRequest) -> Page[ApiKey]
 def count_keys(session: Session, user_id: str) -> int:
     """How many API keys a user has."""
     return session.scalars(select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id)).one()
+
+
+def delete_expired_keys(session: Session, before: datetime) -> None:
+    """Forgets keys that expired before this moment; they open nothing since."""
+    session.execute(delete(ApiKey).where(ApiKey.expires_at < before))
 
 
 def note_use(session: Session, key_id: str, now: datetime) -> None:

@@ -1,6 +1,6 @@
 """The edge of roles and groups: proto in, use case, proto out. Commits here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from google.protobuf.empty_pb2 import Empty
@@ -34,10 +34,12 @@ GROUP_FIELDS = ("name", "description", "roles", "member_ids")
 class RoleRpc(access_pb2_grpc.RoleServiceServicer):
     """Custom roles, and what anybody may do. `descriptions` are those of the permissions that a role may have."""
 
-    def __init__(self, database: Database, *, access: AccessRights, descriptions: Mapping[str, str]) -> None:
+    def __init__(
+        self, database: Database, *, access: AccessRights, roles: CustomRoles, descriptions: Mapping[str, str]
+    ) -> None:
         self._database = database
         self._access = access
-        self._roles = CustomRoles(access)
+        self._roles = roles
         self._descriptions = descriptions
 
     def ListPermissions(
@@ -129,12 +131,19 @@ class GroupRpc(access_pb2_grpc.GroupServiceServicer):
 
 
 def servicers(
-    database: Database, *, access: AccessRights, keys: ApiKeys, exchange: Exchange, paginator: Paginator
+    database: Database,
+    *,
+    access: AccessRights,
+    roles_in_settings: Mapping[str, Sequence[str]],
+    keys: ApiKeys,
+    exchange: Exchange,
+    paginator: Paginator,
 ) -> list[ServicerEntry]:
     """Roles, groups and API keys, for the server."""
     services = access_pb2.DESCRIPTOR.services_by_name
     api_keys = ApiKeyRpc(database, keys=keys, exchange=exchange, paginator=paginator)
-    roles = RoleRpc(database, access=access, descriptions=describe_permissions())
+    custom = CustomRoles(access, in_settings=roles_in_settings)
+    roles = RoleRpc(database, access=access, roles=custom, descriptions=describe_permissions())
     groups = GroupRpc(database, access=access, paginator=paginator)
     return [
         (access_pb2_grpc.add_ApiKeyServiceServicer_to_server, api_keys, services["ApiKeyService"]),

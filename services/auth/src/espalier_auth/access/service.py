@@ -4,7 +4,7 @@ Every change here takes the lock of rights first (see `rights.py`), gives nothin
 an administrator, and takes back the access tokens of whom it concerns, so that it holds everywhere within seconds.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.exc import IntegrityError
@@ -15,6 +15,7 @@ from espalier_auth.access.errors import (
     AbovePermissions,
     GroupNotFound,
     GroupTaken,
+    Holders,
     InvalidGroup,
     InvalidRole,
     RoleInUse,
@@ -26,6 +27,7 @@ from espalier_auth.access.models import CustomRole, Group
 from espalier_auth.access.rights import AccessRights, to_role
 from espalier_auth.etags import etag_of, require_unchanged, role_etag
 from espalier_auth.models import GroupMember
+from espalier_auth.registration.repository import open_invitations_with_role
 from espalier_auth.roles import Role
 from espalier_auth.sessions.repository import revoke_tokens_before
 from espalier_common.db import utc_now
@@ -48,8 +50,10 @@ class RoleChanges:
 class CustomRoles:
     """Roles that administrators put together."""
 
-    def __init__(self, access: AccessRights) -> None:
+    def __init__(self, access: AccessRights, *, in_settings: Mapping[str, Sequence[str]]) -> None:
+        """`in_settings`: where the settings of the platform name roles, by role."""
         self._access = access
+        self._in_settings = in_settings
 
     def create(self, session: Session, role: Role, *, by: Principal) -> Role:
         """Adds a role. Raises RoleTaken, InvalidRole, AbovePermissions."""
@@ -93,10 +97,14 @@ class CustomRoles:
         """Deletes a role. Raises RoleNotFound, RoleIsBuiltIn, RoleInUse, AbovePermissions."""
         custom = self._lock(session, name)
         self._require_own(session, to_role(custom), by=by)
-        groups = [group.name for group in repository.groups_with_role(session, name)]
-        users = repository.users_with_role(session, name)
-        if groups or users:
-            raise RoleInUse(name, users=len(users), groups=groups)
+        holders = Holders(
+            users=len(repository.users_with_role(session, name)),
+            groups=[group.name for group in repository.groups_with_role(session, name)],
+            invitations=open_invitations_with_role(session, name, utc_now()),
+            settings=self._in_settings.get(name, ()),
+        )
+        if holders:
+            raise RoleInUse(name, holders=holders)
         session.delete(custom)
 
     def _lock(self, session: Session, name: str) -> CustomRole:

@@ -35,6 +35,12 @@ def list_open_invitations(session: Session, now: datetime, page: PageRequest) ->
     return paginate(session, select(Invitation).where(*_open(now)), order=order, page=page)
 
 
+def open_invitations_with_role(session: Session, role: str, now: datetime) -> Sequence[str]:
+    """E-mail addresses of the invitations that promise this role and can still be used; empty for one without."""
+    found = select(Invitation.email).where(Invitation.roles.contains([role]), *_open(now))
+    return session.scalars(found.order_by(Invitation.created_at)).all()
+
+
 def delete_open_invitation(session: Session, invitation_id: str, now: datetime) -> bool:
     """Takes an invitation back; False when there is none that could be used."""
     statement = delete(Invitation).where(Invitation.id == invitation_id, *_open(now)).returning(Invitation.id)
