@@ -5,11 +5,13 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from espalier_common.errors import InvalidArgument, NotFound
+from espalier_common.identifiers import utc_now
 from espalier_common.uploads import UploadCorrupt, UploadIncomplete, UploadOffsetWrong, UploadStore, UploadTooLong
 
 
@@ -124,3 +126,19 @@ def test_two_senders_of_one_part_do_not_mix(tmp_path: Path) -> None:
         results = list(pool.map(send, [b"aaaa", b"bbbb"]))
     assert sorted(results) == [False, True]
     assert b"".join(store.chunks(upload.id)) in {b"aaaa", b"bbbb"}
+
+
+def test_only_what_nobody_wrote_to_for_long_is_removed(store: UploadStore) -> None:
+    begun, finished = (store.create(owner="u", filename=name, length=3) for name in ("begun", "finished"))
+    store.append(finished.id, offset=0, chunks=[b"abc"])
+    store.finish(finished.id)
+    earlier, later = utc_now() - timedelta(hours=1), utc_now() + timedelta(hours=1)
+    assert store.untouched(since=earlier) == []
+    assert not store.delete_untouched(begun.id, since=earlier)
+    assert set(store.untouched(since=later)) == {begun.id, finished.id}
+    for upload in (begun, finished):
+        assert store.delete_untouched(upload.id, since=later)
+        assert not store.delete_untouched(upload.id, since=later)
+        with pytest.raises(NotFound):
+            store.get(upload.id)
+    assert store.untouched(since=later) == []

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
+from sqlalchemy import update
 
 from espalier.training_orchestrator.v1 import dataset_pb2 as pb
 from espalier.training_orchestrator.v1 import dataset_service_pb2 as rpc
+from espalier_common.db import utc_now
+from espalier_common.errors import NotFound
 from espalier_common.rpc.status import from_rpc_error
+from espalier_common.uploads import UploadStore
+from espalier_training_orchestrator.datasets.housekeeping import UploadHousekeeping
+from espalier_training_orchestrator.datasets.models import DatasetFile, DatasetVersion, VersionState
 
 GOOD = json.dumps({"instruction": "Say hello.", "output": "Hello."}).encode() + b"\n"
 OTHER = json.dumps({"instruction": "Say bye.", "output": "Bye."}).encode() + b"\n"
@@ -164,3 +172,24 @@ def _everybody() -> Any:
     from espalier_common.identity import Principal
 
     return Principal("admin", "admin", "user", (), frozenset({"*"}), "all")
+
+
+async def test_an_upload_of_which_no_dataset_is_made_is_removed_and_one_that_waits_for_its_check_is_not(
+    orchestrator: Any,
+) -> None:
+    used, unused = orchestrator.upload(GOOD), orchestrator.upload(OTHER)
+    store = UploadStore(orchestrator.settings.artifacts_url)
+    version = await orchestrator.dataset_version(file_of(orchestrator.upload(GOOD)))
+    with orchestrator.database.transaction() as session:
+        waiting = session.get_one(DatasetVersion, version.id)
+        waiting.state = VersionState.VALIDATING
+        session.execute(update(DatasetFile).where(DatasetFile.version_id == version.id).values(upload_id=used))
+    keep = UploadHousekeeping(orchestrator.database, uploads=store, kept=timedelta(hours=24))
+    assert keep.remove_unused() == 0
+    two_days_ago = (utc_now() - timedelta(days=2)).timestamp()
+    for path in (orchestrator.artifacts / "uploads").rglob("*"):
+        os.utime(path, (two_days_ago, two_days_ago))
+    assert keep.remove_unused() == 1
+    assert store.get(used)
+    with pytest.raises(NotFound):
+        store.get(unused)

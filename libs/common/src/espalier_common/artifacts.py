@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
@@ -38,6 +39,7 @@ class Files(Protocol):
 
     def read(self, place: str) -> IO[bytes]: ...
     def size(self, place: str) -> int: ...
+    def modified(self, place: str) -> datetime: ...
     def rename(self, source: str, target: str) -> None: ...
     def remove(self, place: str) -> None: ...
     def names(self, place: str) -> list[str]: ...
@@ -170,6 +172,9 @@ class LocalFiles:
             raise FileNotFoundError(place)
         return path.stat().st_size
 
+    def modified(self, place: str) -> datetime:
+        return datetime.fromtimestamp((self.root / place).stat().st_mtime, UTC)
+
     def rename(self, source: str, target: str) -> None:
         path = self.root / target
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +216,10 @@ class RemoteFiles:
         if info["type"] != "file":
             raise FileNotFoundError(place)
         return int(info["size"])
+
+    def modified(self, place: str) -> datetime:
+        moment: datetime = self._fs.modified(self._path(place))
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def rename(self, source: str, target: str) -> None:
         self._fs.mv(self._path(source), self._path(target))

@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -136,6 +136,26 @@ class UploadStore:
         """Removes it. Raises NotFound."""
         self.get(upload_id)
         self._files.remove(_folder(upload_id))
+
+    def untouched(self, *, since: datetime) -> list[str]:
+        """Ids of uploads of which nothing was written since, finished or not."""
+        return [upload_id for upload_id in self._files.names("uploads") if self._is_untouched(upload_id, since)]
+
+    def delete_untouched(self, upload_id: str, *, since: datetime) -> bool:
+        """Removes an upload, unless something was written since; whether it did."""
+        with suppress(NotFound), self._data.locked(upload_id):
+            if self._is_untouched(upload_id, since):
+                self._files.remove(_folder(upload_id))
+                return True
+        return False
+
+    def _is_untouched(self, upload_id: str, since: datetime) -> bool:
+        try:
+            folder = _folder(upload_id)
+            moments = [self._files.modified(f"{folder}/{name}") for name in self._files.names(folder)]
+        except (FileNotFoundError, NotFound):  # it went meanwhile, or is none of ours
+            return False
+        return bool(moments) and max(moments) < since
 
     def _hash(self, upload_id: str) -> str:
         digest = hashlib.sha256()

@@ -37,6 +37,7 @@ def build(settings: TrainingOrchestratorSettings) -> Service:
             OutboxRelay(database, bus).run,
             telemetry_consumer(bus, database, assembly.intake).run,
             assembly.checker.run,
+            assembly.upload_housekeeping.run,
             assembly.reconciler.run,
             assembly.workload_reconciler.run,
             assembly.holds.run,

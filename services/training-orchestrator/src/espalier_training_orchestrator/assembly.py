@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 
 from espalier_common.artifacts import ArtifactStore
 from espalier_common.db import Database, announce
@@ -10,6 +11,7 @@ from espalier_common.uploads import UploadStore
 from espalier_training_orchestrator.attempts.service import Attempts
 from espalier_training_orchestrator.changes import Limits, Publish
 from espalier_training_orchestrator.datasets.checker import DatasetChecker
+from espalier_training_orchestrator.datasets.housekeeping import UploadHousekeeping
 from espalier_training_orchestrator.datasets.service import Datasets
 from espalier_training_orchestrator.launchers import Launcher
 from espalier_training_orchestrator.planner import TrainerSettings
@@ -37,6 +39,7 @@ class Assembly:
     database: Database
     datasets: Datasets
     checker: DatasetChecker
+    upload_housekeeping: UploadHousekeeping
     runs: Runs
     attempts: Attempts
     reconciler: Reconciler
@@ -75,6 +78,7 @@ def assemble(
             storage=storage,
             findings_per_file=settings.findings_per_file,
         ),
+        upload_housekeeping=UploadHousekeeping(database, uploads=uploads, kept=timedelta(hours=settings.upload_hours)),
         runs=Runs(
             survey=survey,
             lifecycle=lifecycle,

@@ -35,6 +35,9 @@ class TrainingOrchestratorSettings(ServiceSettings):
         default=300.0, gt=0, description="a stop with save that takes longer is ended by force: STOP_TIMEOUT"
     )
     stop_now_seconds: float = Field(default=10.0, gt=0, description="a stop without save that takes longer is a kill")
+    upload_hours: float = Field(
+        default=24.0, gt=0, description="hours after its last byte that an upload of which no dataset is made is kept"
+    )
     findings_per_file: int = Field(default=1000, ge=1, description="findings kept for a file; the counts stay exact")
     log_bytes_per_rank: int = Field(
         default=64 << 20, ge=1 << 16, description="bytes of one rank's log kept in the database"

@@ -48,6 +48,12 @@ def find_versions(session: Session, version_ids: Iterable[str]) -> dict[str, Dat
     return {version.id: version for version in session.scalars(query.options(selectinload(DatasetVersion.files)))}
 
 
+def uploads_in_use(session: Session) -> set[str]:
+    """Ids of the uploads whose version is still to be checked."""
+    query = select(DatasetFile.upload_id).join(DatasetVersion, DatasetVersion.id == DatasetFile.version_id)
+    return set(session.scalars(query.where(DatasetVersion.state == VersionState.VALIDATING)))
+
+
 def stored_bytes(session: Session, owner_id: str) -> int:
     """Bytes of the files of somebody's versions, as uploaded."""
     total = select(func.sum(DatasetFile.size_bytes)).join(DatasetVersion, DatasetVersion.id == DatasetFile.version_id)
