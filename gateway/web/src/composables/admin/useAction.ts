@@ -33,7 +33,9 @@ export function useAction<Args extends unknown[], Result>(
 /** What is said about a field or a part of it; `field` is its path in the API. */
 export function fieldError(problem: Problem | null, field: string): string {
   return (problem?.violations ?? [])
-    .filter((found) => found.field === field || found.field.startsWith(`${field}[`) || found.field.startsWith(`${field}.`))
+    .filter(
+      (found) => found.field === field || found.field.startsWith(`${field}[`) || found.field.startsWith(`${field}.`),
+    )
     .map((found) => found.description)
     .join("; ");
 }

@@ -10,7 +10,17 @@ export type AuditEvent = components["schemas"]["auth.v1.AuditEvent"];
 type ListQuery = NonNullable<operations["AuditService_ListAuditEvents"]["parameters"]["query"]>;
 
 export const AUDIT = "admin-audit";
-export const AUDIT_FILTERS = ["actor", "action", "target", "result", "start_time", "end_time", "query"] as const;
+export const AUDIT_FILTERS = [
+  "actor",
+  "action",
+  "target",
+  "result",
+  "address",
+  "request_id",
+  "start_time",
+  "end_time",
+  "query",
+] as const;
 export type AuditFilters = Record<(typeof AUDIT_FILTERS)[number], string>;
 
 /** A value that differs between before and after; undefined where there was none. */

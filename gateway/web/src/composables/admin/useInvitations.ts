@@ -20,7 +20,5 @@ export function createInvitation(invitation: InvitationDraft): Promise<Invitatio
 }
 
 export function revokeInvitation(id: string): Promise<unknown> {
-  return answerOf(
-    api.DELETE("/api/v1/invitations/{invitation_id}", { params: { path: { invitation_id: id } } }),
-  );
+  return answerOf(api.DELETE("/api/v1/invitations/{invitation_id}", { params: { path: { invitation_id: id } } }));
 }

@@ -30,7 +30,8 @@ export function useKeysetList<Item, Name extends string>(
 
   const query = useQuery({
     queryKey: computed(() => [name, filters.value, token.value, size.value]),
-    queryFn: () => read({ ...given(filters.value), page_size: Number(size.value), ...given({ page_token: token.value }) }),
+    queryFn: () =>
+      read({ ...given(filters.value), page_size: Number(size.value), ...given({ page_token: token.value }) }),
     placeholderData: keepPreviousData,
   });
   const items = computed<Item[]>(() => query.data.value?.items ?? []);

@@ -56,9 +56,7 @@ export function useStatistics(period: ComputedRef<Period>) {
   return { statistics: query.data, error: query.error, reload: () => query.refetch() };
 }
 
-export function useUsage(
-  wanted: ComputedRef<{ period: Period; grain: Grain; dimension: Dimension; model: string }>,
-) {
+export function useUsage(wanted: ComputedRef<{ period: Period; grain: Grain; dimension: Dimension; model: string }>) {
   const query = useQuery({
     queryKey: computed(() => ["admin-usage", wanted.value]),
     queryFn: () => {

@@ -1,5 +1,15 @@
 // The pages of who administers the platform. A page names the permission without which it is of no use.
-import { DataLine, Key, Message, Notification, Odometer, Postcard, Setting, Tickets, User } from "@element-plus/icons-vue";
+import {
+  DataLine,
+  Key,
+  Message,
+  Notification,
+  Odometer,
+  Postcard,
+  Setting,
+  Tickets,
+  User,
+} from "@element-plus/icons-vue";
 import type { RouteRecordRaw } from "vue-router";
 
 export const adminRoutes: RouteRecordRaw[] = [
