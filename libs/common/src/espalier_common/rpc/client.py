@@ -9,6 +9,7 @@ log, or guess passwords under ever new addresses.
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -72,6 +73,8 @@ def is_quick(metadata: Metadata, verifier: "TokenVerifier") -> bool:
 
 def printable(agent: str) -> str:
     """A user agent that is harmless in metadata, logs and tables."""
+    if agent.isascii() and agent.isprintable():
+        return agent[:MAX_AGENT_LENGTH]
     return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in agent)[:MAX_AGENT_LENGTH]
 
 
@@ -89,6 +92,7 @@ def _address_of_peer(peer: str) -> str:
     return _address(rest.rpartition(":")[0].strip("[]"))
 
 
+@lru_cache(maxsize=1024)
 def _address(text: str) -> str:
     try:
         return str(ip_address(text))

@@ -40,7 +40,7 @@ from espalier_common.errors import (
 )
 from espalier_common.group_peers import GroupPeers
 from espalier_common.identity import Principal, Revoked, TokenVerifier, find_principal, require_fresh, set_principal
-from espalier_common.rpc.client import Client, client_of, is_quick, set_client
+from espalier_common.rpc.client import Client, Metadata, client_of, is_quick, set_client
 from espalier_common.rpc.context import AUTHORIZATION_HEADER, REQUEST_ID_HEADER, accept_request_id, header
 from espalier_common.rpc.permissions import AUTHENTICATED, PUBLIC, requirement, stream_rule
 from espalier_common.rpc.status import DETAILS_KEY, code_of, to_status, translate
@@ -205,8 +205,8 @@ class Edge(grpc.aio.ServerInterceptor):
         return invoke
 
     async def _admit(self, plan: MethodPlan, request: Any, context: _Context[Any, Any], observed: "_Observed") -> None:
-        set_client(await self._client_of(context))
-        principal = await self._identify(plan, context)
+        set_client(await self._client_of(context, observed.metadata))
+        principal = await self._identify(plan, observed.metadata)
         set_principal(principal)
         observed.subject = principal.subject if principal else ""
         if plan.requires not in {PUBLIC, AUTHENTICATED}:
@@ -231,13 +231,12 @@ class Edge(grpc.aio.ServerInterceptor):
         known = self._peers.cached(principal)
         return known if known is not None else await asyncio.to_thread(self._peers.complete, principal)
 
-    async def _client_of(self, context: _Context[Any, Any]) -> Client:
-        metadata = tuple(_metadata(context))
+    async def _client_of(self, context: _Context[Any, Any], metadata: Metadata) -> Client:
         read = partial(client_of, metadata, peer=context.peer() or "", verifier=self._verifier)
         return read() if is_quick(metadata, self._verifier) else await asyncio.to_thread(read)
 
-    async def _identify(self, plan: MethodPlan, context: _Context[Any, Any]) -> Principal | None:
-        authorization = header(_metadata(context), AUTHORIZATION_HEADER) or ""
+    async def _identify(self, plan: MethodPlan, metadata: Metadata) -> Principal | None:
+        authorization = header(metadata, AUTHORIZATION_HEADER) or ""
         scheme, _, token = authorization.partition(" ")
         public = plan.requires == PUBLIC
         if scheme.lower() != "bearer" or not token:
@@ -271,10 +270,12 @@ class Edge(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _observed(self, plan: MethodPlan, request: Any, context: _Context[Any, Any]) -> Iterator["_Observed"]:
-        request_id = accept_request_id(header(_metadata(context), REQUEST_ID_HEADER))
+        # Made anew from gRPC's own memory each time that it is asked for.
+        metadata: Metadata = context.invocation_metadata() or ()
+        request_id = accept_request_id(header(metadata, REQUEST_ID_HEADER))
         request_id_var.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
-        observed = _Observed(plan.name)
+        observed = _Observed(plan.name, metadata)
         recording = self._trail.begin(plan.audit, request) if self._trail is not None else None
         started = time.perf_counter()
         try:
@@ -295,10 +296,11 @@ class Edge(grpc.aio.ServerInterceptor):
 
 
 class _Observed:
-    """What the log line of one call says."""
+    """One call: with what it came, and what its log line says."""
 
-    def __init__(self, rpc: str) -> None:
+    def __init__(self, rpc: str, metadata: Metadata) -> None:
         self.rpc = rpc
+        self.metadata = metadata
         self.subject = ""
         self.error: EspalierError | None = None
         self.cancelled = False
@@ -317,10 +319,6 @@ class _Observed:
         else:
             level = _log.warning if self.error.code in {"INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED"} else _log.info
             level("call", **fields, reason=self.error.reason, message=self.error.message)
-
-
-def _metadata(context: _Context[Any, Any]) -> Iterable[tuple[str, str | bytes]]:
-    return context.invocation_metadata() or ()
 
 
 @dataclass(frozen=True)
