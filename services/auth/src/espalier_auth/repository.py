@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import Group
 from espalier_auth.models import GroupMember, LoginSession, RefreshToken, SigningKey, User
+from espalier_common.audit.changes import MAX_ENTITIES
+from espalier_common.audit.recording import note_after, note_before
 from espalier_common.pagination import Page, PageRequest, paginate
 
 # "auth": any number but that of the migrations, the same in all processes of auth.
@@ -159,7 +161,16 @@ def revoke_session(session: Session, session_id: str, *, reason: str, now: datet
         .returning(LoginSession.id)
         .execution_options(synchronize_session=False)
     )
-    return session.scalars(statement).one_or_none() is not None
+    ended = session.scalars(statement).all()
+    tell_ended(ended, reason=reason)
+    return bool(ended)
+
+
+def tell_ended(session_ids: Sequence[str], *, reason: str) -> None:
+    """Tells the audit log which sessions ended by a bulk update, which the ORM does not see."""
+    told = [f"login_sessions/{id}" for id in session_ids[:MAX_ENTITIES]]
+    note_before({label: {"revoked_reason": ""} for label in told})
+    note_after({label: {"revoked_reason": reason} for label in told})
 
 
 def revoke_sessions_of(session: Session, user_id: str, *, reason: str, now: datetime) -> int:
@@ -171,7 +182,9 @@ def revoke_sessions_of(session: Session, user_id: str, *, reason: str, now: date
         .returning(LoginSession.id)
         .execution_options(synchronize_session=False)
     )
-    return len(session.scalars(statement).all())
+    ended = session.scalars(statement).all()
+    tell_ended(ended, reason=reason)
+    return len(ended)
 
 
 def delete_ended_sessions(session: Session, before: datetime) -> int:

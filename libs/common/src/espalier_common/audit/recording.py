@@ -45,6 +45,12 @@ def note_before(state: Mapping[str, Any]) -> None:
         recording.changes.before.update(masked(state))
 
 
+def note_after(state: Mapping[str, Any]) -> None:
+    """As `note_before`, how things stand after it."""
+    if (recording := running_var.get()) is not None:
+        recording.changes.after.update(masked(state))
+
+
 def note_actor(id: str, name: str) -> None:
     """Tells the audit log who acts in a call that carries no token, once it is known: he who signs in."""
     if (recording := running_var.get()) is not None:

@@ -19,6 +19,7 @@ from espalier_auth.preferences.errors import (
 from espalier_auth.preferences.models import Banner, ChangedSetting
 from espalier_auth.preferences.registry import Definition
 from espalier_auth.settings import AuthSettings, SessionRules
+from espalier_common.audit.recording import note_before
 from espalier_common.db import utc_now
 from espalier_common.errors import FieldViolation
 
@@ -89,6 +90,7 @@ class Preferences:
         # Through the entity, so that the audit log tells the value before and after.
         row = repository.lock_changed(session, name)
         if row is None:
+            note_before({f"settings/{name}": {"value": self._defaults[name]}})
             row = ChangedSetting(name=name)
             session.add(row)
         row.value, row.changed_by, row.changed_at = definition.normalized(value), by, utc_now()

@@ -43,8 +43,14 @@ def open_invitations_with_role(session: Session, role: str, now: datetime) -> Se
 
 def delete_open_invitation(session: Session, invitation_id: str, now: datetime) -> bool:
     """Takes an invitation back; False when there is none that could be used."""
-    statement = delete(Invitation).where(Invitation.id == invitation_id, *_open(now)).returning(Invitation.id)
-    return session.scalars(statement).one_or_none() is not None
+    # Through the entity, so that the audit log tells what was taken back.
+    open_one = select(Invitation).where(Invitation.id == invitation_id, *_open(now)).with_for_update()
+    invitation = session.scalars(open_one).one_or_none()
+    if invitation is None:
+        return False
+    session.delete(invitation)
+    session.flush()
+    return True
 
 
 def find_users_to_mail(session: Session, login: str) -> Sequence[User]:

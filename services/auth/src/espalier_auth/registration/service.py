@@ -23,6 +23,7 @@ from espalier_auth.registration.errors import (
 from espalier_auth.registration.links import Links, hash_of, new_token
 from espalier_auth.registration.models import Invitation, PasswordReset
 from espalier_auth.service import NewUser, Users, end_all_sessions
+from espalier_common.audit.recording import note_actor
 from espalier_common.db import utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal
@@ -207,6 +208,7 @@ class PasswordResets:
         user = users_repository.lock_user(session, user_id) if user_id else None
         if user is None or user.disabled or user.identity_provider:
             raise InvalidResetLink
+        note_actor(user.id, user.name)
         user.change_password(password_hash)
         end_all_sessions(session, user.id, reason="PASSWORD_RESET")
         repository.delete_resets_of(session, user.id)

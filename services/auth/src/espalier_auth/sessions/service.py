@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy.orm import Session
 
 from espalier_auth.models import LoginSession
+from espalier_auth.repository import tell_ended
 from espalier_auth.sessions import repository
 from espalier_auth.sessions.errors import SessionNotFound
 from espalier_common.db import Database, utc_now
@@ -25,12 +26,14 @@ class Devices:
         if not ended:
             raise SessionNotFound(session_id)
         repository.revoke_tokens(session, ended, now)
+        tell_ended(ended, reason="ENDED_BY_USER")
 
     def end_others(self, session: Session, owner: Principal) -> int:
         """Ends all but the one that asks; gives their number."""
         now = utc_now()
         ended = repository.end_live_sessions(session, owner.subject, now=now, but=owner.session)
         repository.revoke_tokens(session, ended, now)
+        tell_ended(ended, reason="ENDED_BY_USER")
         return len(ended)
 
 

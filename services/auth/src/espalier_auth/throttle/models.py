@@ -13,6 +13,7 @@ class PasswordTry(Base):
     """One check of a password, counted in one bucket: failed, or not ended yet. One that succeeds is deleted."""
 
     __tablename__ = "password_tries"
+    AUDITED = False
     __table_args__ = (Index("ix_password_tries_bucket_started_at", "bucket", "started_at"),)
 
     id: Mapped[Id] = mapped_column(primary_key=True, default=new_id)
