@@ -104,6 +104,8 @@ class Sessions:
         login = repository.find_session_of_token(session, hash_token(refresh_token))
         if login is not None:
             now = utc_now()
+            user = session.get_one(User, login.user_id)
+            note_actor(user.id, user.name)
             repository.revoke_session(session, login.id, reason="SIGNED_OUT", now=now)
             revoke_tokens(session, [login.id], now)
 
