@@ -5983,7 +5983,7 @@ export interface operations {
     UserService_UpdateMe: {
         parameters: {
             query?: {
-                /** @description Fields to change: display_name, email. The fields that stand in the body, when it is absent. */
+                /** @description Fields to change: display_name, email. The latter within 15 minutes of signing in, later with SIGN_IN_AGAIN refused. The fields that stand in the body, when it is absent. */
                 update_mask?: string;
             };
             header?: never;

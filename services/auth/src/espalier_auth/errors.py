@@ -5,7 +5,7 @@ NotFound             UserNotFound
 AlreadyExists        UsernameTaken
 FailedPrecondition   LastAdmin
 Conflict             ChangedMeanwhile
-PermissionDenied     AboveOwnRights · ForPeopleOnly
+PermissionDenied     AboveOwnRights · ForPeopleOnly · SignInAgain
 InvalidArgument      InvalidUser · InvalidPassword
 ResourceExhausted    TooManySignIns · TooManyPasswordTries
 """
@@ -84,6 +84,15 @@ class ForPeopleOnly(PermissionDenied):
 
     def __init__(self) -> None:
         super().__init__("AUTHENTICATED", "This call is about the signed-in user's own account; a service has none.")
+
+
+class SignInAgain(PermissionDenied):
+    """What decides over the way into an account needs more than a session that may have been left open."""
+
+    reason = "SIGN_IN_AGAIN"
+
+    def __init__(self, what: str) -> None:
+        super().__init__("", f"Sign in again {what}: you did so too long ago.")
 
 
 class InvalidUser(InvalidArgument):

@@ -159,7 +159,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
     def UpdateMe(self, request: service_pb2.UpdateMeRequest, context: object) -> resources_pb2.User:
         changes = _read_own_changes(request)
         with self._database.transaction() as session:
-            return to_user(self._users.update_self(session, _person().subject, changes))
+            return to_user(self._users.update_self(session, _person(), changes))
 
     async def ChangePassword(self, request: service_pb2.ChangePasswordRequest, context: object) -> Empty:
         caller = _person()

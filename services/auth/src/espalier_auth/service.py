@@ -13,13 +13,20 @@ from espalier_auth import repository
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.errors import (
     InvalidCredentials,
+    SignInAgain,
     UsernameTaken,
     UserNotFound,
 )
 from espalier_auth.etags import require_unchanged, user_etag
 from espalier_auth.models import LoginSession, RefreshToken, User, UserChanged
 from espalier_auth.repository import UserFilter
-from espalier_auth.sessions.repository import delete_revocations, revoke_tokens, revoke_tokens_before, touch_session
+from espalier_auth.sessions.repository import (
+    delete_revocations,
+    find_live_session,
+    revoke_tokens,
+    revoke_tokens_before,
+    touch_session,
+)
 from espalier_auth.settings import SessionRules
 from espalier_common.audit.recording import note_actor, note_reason
 from espalier_common.db import utc_now
@@ -30,6 +37,9 @@ from espalier_common.telemetry import get_logger
 
 Publish = Callable[[Session, UserChanged], None]
 """Puts the event into the outbox, in the same transaction as the change."""
+
+# A link for a new password goes to the e-mail address; whoever changes it has signed in no longer ago than this.
+RECENT_SIGN_IN = timedelta(minutes=15)
 
 _log = get_logger(__name__)
 
@@ -242,11 +252,13 @@ class Users:
         self._access.require_rights_of(session, sorted(held), by=by)
         return end_all_sessions(session, user.id, reason="ENDED_BY_ADMIN")
 
-    def update_self(self, session: Session, user_id: str, changes: OwnChanges) -> User:
-        """Changes what is one's own to change. Raises UserNotFound."""
-        user = repository.lock_user(session, user_id)
+    def update_self(self, session: Session, caller: Principal, changes: OwnChanges) -> User:
+        """Changes what is one's own to change. Raises UserNotFound; SignInAgain for the address in an old session."""
+        user = repository.lock_user(session, caller.subject)
         if user is None:
-            raise UserNotFound(user_id)
+            raise UserNotFound(caller.subject)
+        if changes.email is not None and changes.email != user.email:
+            require_recent_sign_in(session, caller, "to change your e-mail address")
         user.display_name = user.display_name if changes.display_name is None else changes.display_name
         user.email = user.email if changes.email is None else changes.email
         self._publish(session, UserChanged(user, changed_by=user.id))
@@ -263,6 +275,14 @@ class Users:
         user.change_password(new_hash)
         end_all_sessions(session, user.id, reason="PASSWORD_CHANGED")
         return user
+
+
+def require_recent_sign_in(session: Session, caller: Principal, what: str) -> None:
+    """Raises SignInAgain unless the caller's session began within RECENT_SIGN_IN; `what` ends "Sign in again …"."""
+    now = utc_now()
+    login = find_live_session(session, caller.session, now)
+    if login is None or now - login.created_at > RECENT_SIGN_IN:
+        raise SignInAgain(what)
 
 
 def end_all_sessions(session: Session, user_id: str, *, reason: str) -> int:

@@ -256,7 +256,7 @@ class UpdateMeRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: display_name, email."""
+        """Fields to change: display_name, email. The latter within 15 minutes of signing in, later with SIGN_IN_AGAIN refused."""
 
     def __init__(
         self,

@@ -43,6 +43,12 @@ def list_live_sessions(session: Session, user_id: str, now: datetime) -> Sequenc
     return session.scalars(live.order_by(used.desc(), LoginSession.id)).all()
 
 
+def find_live_session(session: Session, session_id: str, now: datetime) -> LoginSession | None:
+    """The session of this id, if it is not over."""
+    login = session.get(LoginSession, session_id) if session_id else None
+    return login if login and login.revoked_at is None and login.expires_at > now else None
+
+
 def end_live_sessions(
     session: Session, user_id: str, *, now: datetime, only: str | None = None, but: str | None = None
 ) -> list[str]:
