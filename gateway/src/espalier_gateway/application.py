@@ -112,9 +112,9 @@ def build_gateway(
             *Files(settings, store=store, callers=callers).routes(),
         ],
         redirect_slashes=False,
-        default=_rest(transcoder, Console(console or find_console())),
+        default=Console(console or find_console()),
     )
-    edge = Edge(router, settings, observe=observe, trail=audit[1] if audit else None)
+    edge = Edge(_first(transcoder, router), settings, observe=observe, trail=audit[1] if audit else None)
     return Gateway(edge, upstreams, draining, revocations=verifier.revocations, audit=audit)
 
 
@@ -126,14 +126,14 @@ def _audit(settings: GatewaySettings, clients: Clients) -> tuple[Bus, AuditTrail
     return bus, AuditTrail(clients, bus)
 
 
-def _rest(transcoder: Transcoder, console: Console) -> ASGIApp:
-    """RPCs first; what none of them answers may be a page or a file of the console."""
+def _first(transcoder: Transcoder, others: ASGIApp) -> ASGIApp:
+    """RPCs first; what none of them answers may be a file, a page of the docs or the console."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await transcoder(scope, receive, send)
         except RouteNotFound:
-            await console(scope, receive, send)
+            await others(scope, receive, send)
 
     return answer
 

@@ -50,6 +50,8 @@ def client_address(socket: str, forwarded: str, proxies: "list[IPv4Network | IPv
 
 
 def _is_in(address: str, networks: "list[IPv4Network | IPv6Network]") -> bool:
+    if not networks:
+        return False
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from google.api import annotations_pb2, http_pb2  # type: ignore[import-untyped]
@@ -31,17 +32,22 @@ class Binding:
     request_class: Callable[[], Message]
     response_class: type[Message]
 
-    @property
+    @cached_property
+    def name(self) -> str:
+        """Full name of the RPC."""
+        return self.rpc.full_name
+
+    @cached_property
     def service(self) -> str:
         """Name of the service that answers, as ESPALIER_SERVICES has it."""
         return service_name(self.rpc.containing_service)
 
-    @property
+    @cached_property
     def grpc_path(self) -> str:
         """The RPC on the wire."""
         return f"/{self.rpc.containing_service.full_name}/{self.rpc.name}"
 
-    @property
+    @cached_property
     def streams(self) -> bool:
         """Whether the answer is a stream of messages."""
         return self.rpc.server_streaming
@@ -56,7 +62,7 @@ class Binding:
         """Whether the call changes some fields of a resource, which is its body, and a mask names them."""
         return self.method == "PATCH" and self.body not in {"", WHOLE_BODY} and MASK in self.query_fields
 
-    @property
+    @cached_property
     def query_fields(self) -> frozenset[str]:
         """Top-level request fields that query parameters may fill: all that neither path nor body fills."""
         if self.body == WHOLE_BODY:

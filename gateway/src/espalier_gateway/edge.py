@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -129,6 +130,7 @@ class Guard:
         return scheme in {"http", "https"} and rest == host.lower()
 
 
+@lru_cache(maxsize=256)
 def _hostname(host: str) -> str:
     try:
         parts = urlsplit(f"//{host}")

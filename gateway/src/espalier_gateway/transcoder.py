@@ -57,7 +57,7 @@ class Transcoder:
         request = Request(scope, receive)
         binding, path = self._routes.find(request.method, raw_path_of(scope))
         exchange = exchange_of(scope)
-        exchange.route = binding.rpc.full_name
+        exchange.route = binding.name
         message = await self._read(binding, request, path)
         if if_match := request.headers.get("if-match", ""):
             bind_to_state(binding, message, if_match)
@@ -99,7 +99,7 @@ class Transcoder:
             return ""
 
     async def _answer(self, binding: Binding, message: Message, metadata: Metadata, request: Request) -> Response:
-        rpc = binding.rpc.full_name
+        rpc = binding.name
         by_cookie = self._sessions.take(rpc, message, request)
         try:
             reply = await self._upstreams.ask(binding, message, metadata)

@@ -3,15 +3,28 @@
 What it may not see does not exist for it.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, true
 from sqlalchemy.orm import InstrumentedAttribute
 
-from espalier_common.identity import Principal
+from espalier_common.identity import Principal, Scope
 
 
-def visible(owner_id: InstrumentedAttribute[str], principal: Principal) -> ColumnElement[Any]:
+class Reach(NamedTuple):
+    """What of a caller decides whose data it sees. Selects that are built once for each caller are kept by it."""
+
+    scope: Scope
+    subject: str
+    peers: frozenset[str]
+
+
+def reach_of(principal: Principal) -> Reach:
+    """The reach of a caller."""
+    return Reach(principal.scope, principal.subject, principal.peers)
+
+
+def visible(owner_id: InstrumentedAttribute[str], principal: Principal | Reach) -> ColumnElement[Any]:
     """The condition of every select on behalf of a caller; `owner_id` is the column that names the owner."""
     if principal.scope == "group" and principal.peers:
         return owner_id.in_(sorted(principal.peers | {principal.subject}))
