@@ -94,6 +94,20 @@ def test_nonsense_is_refused(verifier: TokenVerifier, token: str) -> None:
         verifier.verify(token)
 
 
+def test_a_megabyte_is_refused_before_anything_of_it_is_read(key: SigningKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a token that is too long was read")
+
+    large = key.sign(claims(name="n" * (1 << 20)))
+    verifier = TokenVerifier(never, exchange=never)
+    for name in ("_read_once", "_COMPACT"):
+        monkeypatch.setattr(identity, name, never)
+    monkeypatch.setattr(identity.jwt, "decode", never)
+    for token in (large, "a" * (1 << 20), f"{'a' * (1 << 20)}.b.c", "esp_" + "a" * (1 << 20)):
+        with pytest.raises(Unauthenticated):
+            verifier.verify(token)
+
+
 def test_another_algorithm_is_refused_even_with_the_public_key_as_its_secret(
     key: SigningKey, verifier: TokenVerifier
 ) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,14 +43,7 @@ def test_auth_does_not_start_without_a_strong_master_key(variables: dict[str, st
 def test_a_used_refresh_token_stays_used_after_kill_9(
     auth_settings: Callable[..., AuthSettings], tmp_path: Path
 ) -> None:
-    settings = auth_settings()
-    environment = {
-        "ESPALIER_DATABASE_URL": settings.database_url,
-        "ESPALIER_MASTER_KEY": settings.master_key.get_secret_value(),
-        "ESPALIER_HOME": str(tmp_path),
-        "ESPALIER_NATS_URL": "nats://127.0.0.1:1",
-        "ESPALIER_LISTEN": f"127.0.0.1:{free_port()}",
-    }
+    environment = _variables(auth_settings(), tmp_path)
     used, token = "", ""
     for _ in range(3):
         with _process(environment, end=signal.SIGKILL) as stub:
@@ -62,6 +56,46 @@ def test_a_used_refresh_token_stays_used_after_kill_9(
             with pytest.raises(grpc.RpcError) as refused:
                 stub.Refresh(service_pb2.RefreshRequest(refresh_token=refused_token))
             assert from_rpc_error(refused.value).reason == "INVALID_REFRESH_TOKEN"
+
+
+def test_keys_are_rotated_by_a_command_while_the_service_runs(
+    auth_settings: Callable[..., AuthSettings], tmp_path: Path
+) -> None:
+    environment = _variables(auth_settings(), tmp_path)
+    with _process(environment, end=signal.SIGTERM) as stub:
+        password = (tmp_path / "admin-password").read_text().strip()
+        pair = stub.Login(service_pb2.LoginRequest(username="admin", password=password))
+        (before,) = stub.GetJwks(service_pb2.GetJwksRequest()).keys
+
+        done = _run(environment, "rotate-keys")
+
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+        signing, following = _keys_when_two(stub)
+        assert signing.kid == before.kid != following.kid
+        # Nobody is signed out by it.
+        assert stub.Refresh(service_pb2.RefreshRequest(refresh_token=pair.refresh_token)).access_token
+        assert stub.Login(service_pb2.LoginRequest(username="admin", password=password)).access_token
+        unknown = _run(environment, "rotate-nothing")
+        assert (unknown.returncode != 0, "Traceback" in unknown.stderr) == (True, False)
+
+
+def _keys_when_two(stub: Any) -> list[Any]:
+    """The published keys, as soon as the service has seen the new one."""
+    deadline = time.monotonic() + 20
+    while len(keys := stub.GetJwks(service_pb2.GetJwksRequest()).keys) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return list(keys)
+
+
+def _variables(settings: AuthSettings, home: Path) -> dict[str, str]:
+    return {
+        "ESPALIER_DATABASE_URL": settings.database_url,
+        "ESPALIER_MASTER_KEY": settings.master_key.get_secret_value(),
+        "ESPALIER_HOME": str(home),
+        "ESPALIER_NATS_URL": "nats://127.0.0.1:1",
+        "ESPALIER_LISTEN": f"127.0.0.1:{free_port()}",
+    }
 
 
 @contextmanager
@@ -78,9 +112,9 @@ def _process(variables: dict[str, str], *, end: signal.Signals) -> Iterator[Any]
         assert process.wait(15) == (0 if end is signal.SIGTERM else -end)
 
 
-def _run(variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(variables: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "espalier_auth"],
+        [sys.executable, "-m", "espalier_auth", *command],
         env=_environment(variables), capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
 

@@ -217,6 +217,23 @@ async def test_an_invitation_to_a_group_gives_no_roles_that_its_maker_may_not_gi
     assert await refusal(register(auth, invitation_token=late)) == "INVALID_INVITATION"
 
 
+async def test_who_is_invited_to_groups_is_in_them_and_one_that_is_gone_is_left_out(start_auth: Any) -> None:
+    auth = await start_auth(registration="invitation", public_url=PUBLIC_URL)
+    access = access_pb2_grpc.GroupServiceStub(auth.channel((await auth.login()).access_token))
+    vision, speech, gone = [
+        await access.CreateGroup(access_pb2.CreateGroupRequest(group=access_pb2.Group(name=name, roles=roles)))
+        for name, roles in (("vision", ["tester"]), ("speech", []), ("gone", []))
+    ]
+    made = await invite(auth, roles=["viewer"], group_ids=[vision.id, speech.id, gone.id])
+    await access.DeleteGroup(access_pb2.DeleteGroupRequest(group_id=gone.id))
+
+    user = await register(auth, invitation_token=token_of(made.url, "register"))
+
+    assert (list(user.roles), sorted(user.group_ids)) == (["viewer"], sorted([vision.id, speech.id]))
+    token = (await auth.login("mia", "a quiet green lamp")).access_token
+    assert (await asyncio.to_thread(auth.verifier().verify, token)).may("chat.sessions.create")
+
+
 async def test_a_dozen_people_behind_one_address_register_without_a_wait(start_auth: Any) -> None:
     auth = await start_auth(registration="open")
 

@@ -27,6 +27,8 @@ class Mailer:
         message["From"], message["To"], message["Subject"] = self.settings.smtp_from, to, subject
         message.set_content(text, cte="7bit")  # else a long link would be broken over lines
         with self._connect() as server:
+            if self.settings.smtp_security == "starttls":
+                server.starttls(context=ssl.create_default_context())
             if self.settings.smtp_username:
                 server.login(self.settings.smtp_username, self.settings.smtp_password.get_secret_value())
             server.send_message(message)
@@ -35,7 +37,4 @@ class Mailer:
         host, port, security = self.settings.smtp_host, self.settings.smtp_port, self.settings.smtp_security
         if security == "tls":
             return smtplib.SMTP_SSL(host, port, timeout=TIMEOUT, context=ssl.create_default_context())
-        server = smtplib.SMTP(host, port, timeout=TIMEOUT)
-        if security == "starttls":
-            server.starttls(context=ssl.create_default_context())
-        return server
+        return smtplib.SMTP(host, port, timeout=TIMEOUT)
