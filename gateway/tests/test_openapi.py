@@ -96,6 +96,12 @@ def test_a_body_does_not_ask_for_what_the_path_says(document: dict[str, Any]) ->
     assert "required" not in stop
 
 
+def test_a_browser_refreshes_without_a_body(document: dict[str, Any]) -> None:
+    """Its token is in the cookie."""
+    assert "required" not in document["components"]["schemas"]["auth.v1.RefreshRequest"]
+    assert not document["paths"]["/api/v1/auth/refresh"]["post"]["requestBody"].get("required")
+
+
 def test_streams_say_how_they_resume(document: dict[str, Any]) -> None:
     watch = document["paths"]["/api/v1/training/runs/{run_id}:watch"]["get"]
     assert "Last-Event-ID" in [each["name"] for each in watch["parameters"]]

@@ -2486,7 +2486,7 @@ export interface components {
         /** @description Request of Refresh. */
         "auth.v1.RefreshRequest": {
             /** @description The refresh token. A browser leaves it empty: the gateway takes it from the cookie. */
-            refresh_token: string;
+            refresh_token?: string;
         };
         /** @description Request of Register. */
         "auth.v1.RegisterRequest": {
@@ -5858,7 +5858,7 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody: {
+        requestBody?: {
             content: {
                 "application/json": components["schemas"]["auth.v1.RefreshRequest"];
             };

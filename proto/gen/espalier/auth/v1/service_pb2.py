@@ -29,7 +29,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65spalier/auth/v1/service.proto\x12\x10\x65spalier.auth.v1\x1a espalier/auth/v1/resources.proto\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"v\n\x0cLoginRequest\x12\x1a\n\x08username\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\x12\x1b\n\x08password\x18\x02 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x08\x12\x0e\n\x06\x63ookie\x18\x03 \x01(\x08\x12\x1d\n\x0c\x64\x65vice_token\x18\x04 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x04\"2\n\x0eRefreshRequest\x12 \n\rrefresh_token\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x04\"/\n\rLogoutRequest\x12\x1e\n\rrefresh_token\x18\x01 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x04\"\x10\n\x0eGetJwksRequest\"+\n\x04Jwks\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.espalier.auth.v1.Jwk\"P\n\x18IssueServiceTokenRequest\x12\x19\n\x07service\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\x12\x19\n\x06secret\x18\x02 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x04\"8\n\x0cServiceToken\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\nexpires_in\x18\x02 \x01(\x05\"\x0e\n\x0cGetMeRequest\"N\n\x02Me\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.espalier.auth.v1.User\x12\x13\n\x0bpermissions\x18\x02 \x03(\t\x12\r\n\x05scope\x18\x03 \x01(\t\"x\n\x0fUpdateMeRequest\x12,\n\x04user\x18\x01 \x01(\x0b\x32\x16.espalier.auth.v1.UserB\x06\xd2\xb5\x18\x02\x08\x01\x12\x37\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xd2\xb5\x18\x02\x08\x01\"_\n\x15\x43hangePasswordRequest\x12#\n\x10\x63urrent_password\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x08\x12!\n\x0cnew_password\x18\x02 \x01(\tB\x0b\xd2\xb5\x18\x07\x08\x01\x10\x0c\x18\x80\x08\"`\n\x11\x43reateUserRequest\x12,\n\x04user\x18\x01 \x01(\x0b\x32\x16.espalier.auth.v1.UserB\x06\xd2\xb5\x18\x02\x08\x01\x12\x1d\n\x08password\x18\x02 \x01(\tB\x0b\xd2\xb5\x18\x07\x08\x01\x10\x0c\x18\x80\x08\"+\n\x0eGetUserRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\"\xc6\x01\n\x10ListUsersRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\xd2\xb5\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x10\x12\x16\n\x05query\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x14\n\x04role\x18\x04 \x01(\tB\x06\xd2\xb5\x18\x02\x18@\x12\x18\n\x08group_id\x18\x05 \x01(\tB\x06\xd2\xb5\x18\x02H\x01\x12\x15\n\x08\x64isabled\x18\x06 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_disabled\"S\n\x11ListUsersResponse\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.espalier.auth.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x11UpdateUserRequest\x12,\n\x04user\x18\x01 \x01(\x0b\x32\x16.espalier.auth.v1.UserB\x06\xd2\xb5\x18\x02\x08\x01\x12\x37\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xd2\xb5\x18\x02\x08\x01\"\x12\n\x10ListRolesRequest\":\n\x11ListRolesResponse\x12%\n\x05roles\x18\x01 \x03(\x0b\x32\x16.espalier.auth.v1.Role2\xbe\x04\n\x0b\x41uthService\x12m\n\x05Login\x12\x1e.espalier.auth.v1.LoginRequest\x1a\x1b.espalier.auth.v1.TokenPair\"\'\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x17\"\x12/api/v1/auth/login:\x01*\x12w\n\x07Refresh\x12 .espalier.auth.v1.RefreshRequest\x1a\x1b.espalier.auth.v1.TokenPair\"-\x8a\xb5\x18\x06PUBLIC\x98\xb5\x18\x01\x82\xd3\xe4\x93\x02\x19\"\x14/api/v1/auth/refresh:\x01*\x12k\n\x06Logout\x12\x1f.espalier.auth.v1.LogoutRequest\x1a\x16.google.protobuf.Empty\"(\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/auth/logout:\x01*\x12m\n\x07GetJwks\x12 .espalier.auth.v1.GetJwksRequest\x1a\x16.espalier.auth.v1.Jwks\"(\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12k\n\x11IssueServiceToken\x12*.espalier.auth.v1.IssueServiceTokenRequest\x1a\x1e.espalier.auth.v1.ServiceToken\"\n\x8a\xb5\x18\x06PUBLIC2\xe2\x07\n\x0bUserService\x12\x62\n\x05GetMe\x12\x1e.espalier.auth.v1.GetMeRequest\x1a\x14.espalier.auth.v1.Me\"#\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x0c\x12\n/api/v1/me\x12p\n\x08UpdateMe\x12!.espalier.auth.v1.UpdateMeRequest\x1a\x16.espalier.auth.v1.User\")\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x12\x32\n/api/v1/me:\x04user\x12\x82\x01\n\x0e\x43hangePassword\x12\'.espalier.auth.v1.ChangePasswordRequest\x1a\x16.google.protobuf.Empty\"/\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/me/password:\x01*\x12x\n\nCreateUser\x12#.espalier.auth.v1.CreateUserRequest\x1a\x16.espalier.auth.v1.User\"-\x8a\xb5\x18\x11\x61uth.users.create\x82\xd3\xe4\x93\x02\x12\"\r/api/v1/users:\x01*\x12v\n\x07GetUser\x12 .espalier.auth.v1.GetUserRequest\x1a\x16.espalier.auth.v1.User\"1\x8a\xb5\x18\x0e\x61uth.users.get\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x12~\n\tListUsers\x12\".espalier.auth.v1.ListUsersRequest\x1a#.espalier.auth.v1.ListUsersResponse\"(\x8a\xb5\x18\x0f\x61uth.users.list\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/users\x12\x85\x01\n\nUpdateUser\x12#.espalier.auth.v1.UpdateUserRequest\x1a\x16.espalier.auth.v1.User\":\x8a\xb5\x18\x11\x61uth.users.update\x82\xd3\xe4\x93\x02\x1f\x32\x17/api/v1/users/{user.id}:\x04user\x12~\n\tListRoles\x12\".espalier.auth.v1.ListRolesRequest\x1a#.espalier.auth.v1.ListRolesResponse\"(\x8a\xb5\x18\x0f\x61uth.roles.list\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/rolesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65spalier/auth/v1/service.proto\x12\x10\x65spalier.auth.v1\x1a espalier/auth/v1/resources.proto\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"v\n\x0cLoginRequest\x12\x1a\n\x08username\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\x12\x1b\n\x08password\x18\x02 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x08\x12\x0e\n\x06\x63ookie\x18\x03 \x01(\x08\x12\x1d\n\x0c\x64\x65vice_token\x18\x04 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x04\"0\n\x0eRefreshRequest\x12\x1e\n\rrefresh_token\x18\x01 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x04\"/\n\rLogoutRequest\x12\x1e\n\rrefresh_token\x18\x01 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x04\"\x10\n\x0eGetJwksRequest\"+\n\x04Jwks\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.espalier.auth.v1.Jwk\"P\n\x18IssueServiceTokenRequest\x12\x19\n\x07service\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\x12\x19\n\x06secret\x18\x02 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x04\"8\n\x0cServiceToken\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\nexpires_in\x18\x02 \x01(\x05\"\x0e\n\x0cGetMeRequest\"N\n\x02Me\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.espalier.auth.v1.User\x12\x13\n\x0bpermissions\x18\x02 \x03(\t\x12\r\n\x05scope\x18\x03 \x01(\t\"x\n\x0fUpdateMeRequest\x12,\n\x04user\x18\x01 \x01(\x0b\x32\x16.espalier.auth.v1.UserB\x06\xd2\xb5\x18\x02\x08\x01\x12\x37\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xd2\xb5\x18\x02\x08\x01\"_\n\x15\x43hangePasswordRequest\x12#\n\x10\x63urrent_password\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x08\x12!\n\x0cnew_password\x18\x02 \x01(\tB\x0b\xd2\xb5\x18\x07\x08\x01\x10\x0c\x18\x80\x08\"`\n\x11\x43reateUserRequest\x12,\n\x04user\x18\x01 \x01(\x0b\x32\x16.espalier.auth.v1.UserB\x06\xd2\xb5\x18\x02\x08\x01\x12\x1d\n\x08password\x18\x02 \x01(\tB\x0b\xd2\xb5\x18\x07\x08\x01\x10\x0c\x18\x80\x08\"+\n\x0eGetUserRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\"\xc6\x01\n\x10ListUsersRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\xd2\xb5\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x10\x12\x16\n\x05query\x18\x03 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xc8\x01\x12\x14\n\x04role\x18\x04 \x01(\tB\x06\xd2\xb5\x18\x02\x18@\x12\x18\n\x08group_id\x18\x05 \x01(\tB\x06\xd2\xb5\x18\x02H\x01\x12\x15\n\x08\x64isabled\x18\x06 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_disabled\"S\n\x11ListUsersResponse\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.espalier.auth.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x11UpdateUserRequest\x12,\n\x04user\x18\x01 \x01(\x0b\x32\x16.espalier.auth.v1.UserB\x06\xd2\xb5\x18\x02\x08\x01\x12\x37\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xd2\xb5\x18\x02\x08\x01\"\x12\n\x10ListRolesRequest\":\n\x11ListRolesResponse\x12%\n\x05roles\x18\x01 \x03(\x0b\x32\x16.espalier.auth.v1.Role2\xbe\x04\n\x0b\x41uthService\x12m\n\x05Login\x12\x1e.espalier.auth.v1.LoginRequest\x1a\x1b.espalier.auth.v1.TokenPair\"\'\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x17\"\x12/api/v1/auth/login:\x01*\x12w\n\x07Refresh\x12 .espalier.auth.v1.RefreshRequest\x1a\x1b.espalier.auth.v1.TokenPair\"-\x8a\xb5\x18\x06PUBLIC\x98\xb5\x18\x01\x82\xd3\xe4\x93\x02\x19\"\x14/api/v1/auth/refresh:\x01*\x12k\n\x06Logout\x12\x1f.espalier.auth.v1.LogoutRequest\x1a\x16.google.protobuf.Empty\"(\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/auth/logout:\x01*\x12m\n\x07GetJwks\x12 .espalier.auth.v1.GetJwksRequest\x1a\x16.espalier.auth.v1.Jwks\"(\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12k\n\x11IssueServiceToken\x12*.espalier.auth.v1.IssueServiceTokenRequest\x1a\x1e.espalier.auth.v1.ServiceToken\"\n\x8a\xb5\x18\x06PUBLIC2\xe2\x07\n\x0bUserService\x12\x62\n\x05GetMe\x12\x1e.espalier.auth.v1.GetMeRequest\x1a\x14.espalier.auth.v1.Me\"#\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x0c\x12\n/api/v1/me\x12p\n\x08UpdateMe\x12!.espalier.auth.v1.UpdateMeRequest\x1a\x16.espalier.auth.v1.User\")\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x12\x32\n/api/v1/me:\x04user\x12\x82\x01\n\x0e\x43hangePassword\x12\'.espalier.auth.v1.ChangePasswordRequest\x1a\x16.google.protobuf.Empty\"/\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/me/password:\x01*\x12x\n\nCreateUser\x12#.espalier.auth.v1.CreateUserRequest\x1a\x16.espalier.auth.v1.User\"-\x8a\xb5\x18\x11\x61uth.users.create\x82\xd3\xe4\x93\x02\x12\"\r/api/v1/users:\x01*\x12v\n\x07GetUser\x12 .espalier.auth.v1.GetUserRequest\x1a\x16.espalier.auth.v1.User\"1\x8a\xb5\x18\x0e\x61uth.users.get\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x12~\n\tListUsers\x12\".espalier.auth.v1.ListUsersRequest\x1a#.espalier.auth.v1.ListUsersResponse\"(\x8a\xb5\x18\x0f\x61uth.users.list\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/users\x12\x85\x01\n\nUpdateUser\x12#.espalier.auth.v1.UpdateUserRequest\x1a\x16.espalier.auth.v1.User\":\x8a\xb5\x18\x11\x61uth.users.update\x82\xd3\xe4\x93\x02\x1f\x32\x17/api/v1/users/{user.id}:\x04user\x12~\n\tListRoles\x12\".espalier.auth.v1.ListRolesRequest\x1a#.espalier.auth.v1.ListRolesResponse\"(\x8a\xb5\x18\x0f\x61uth.roles.list\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/rolesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,7 +43,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGINREQUEST'].fields_by_name['device_token']._loaded_options = None
   _globals['_LOGINREQUEST'].fields_by_name['device_token']._serialized_options = b'\322\265\030\003\030\200\004'
   _globals['_REFRESHREQUEST'].fields_by_name['refresh_token']._loaded_options = None
-  _globals['_REFRESHREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\322\265\030\005\010\001\030\200\004'
+  _globals['_REFRESHREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\322\265\030\003\030\200\004'
   _globals['_LOGOUTREQUEST'].fields_by_name['refresh_token']._loaded_options = None
   _globals['_LOGOUTREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\322\265\030\003\030\200\004'
   _globals['_ISSUESERVICETOKENREQUEST'].fields_by_name['service']._loaded_options = None
@@ -107,41 +107,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGINREQUEST']._serialized_start=213
   _globals['_LOGINREQUEST']._serialized_end=331
   _globals['_REFRESHREQUEST']._serialized_start=333
-  _globals['_REFRESHREQUEST']._serialized_end=383
-  _globals['_LOGOUTREQUEST']._serialized_start=385
-  _globals['_LOGOUTREQUEST']._serialized_end=432
-  _globals['_GETJWKSREQUEST']._serialized_start=434
-  _globals['_GETJWKSREQUEST']._serialized_end=450
-  _globals['_JWKS']._serialized_start=452
-  _globals['_JWKS']._serialized_end=495
-  _globals['_ISSUESERVICETOKENREQUEST']._serialized_start=497
-  _globals['_ISSUESERVICETOKENREQUEST']._serialized_end=577
-  _globals['_SERVICETOKEN']._serialized_start=579
-  _globals['_SERVICETOKEN']._serialized_end=635
-  _globals['_GETMEREQUEST']._serialized_start=637
-  _globals['_GETMEREQUEST']._serialized_end=651
-  _globals['_ME']._serialized_start=653
-  _globals['_ME']._serialized_end=731
-  _globals['_UPDATEMEREQUEST']._serialized_start=733
-  _globals['_UPDATEMEREQUEST']._serialized_end=853
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=855
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=950
-  _globals['_CREATEUSERREQUEST']._serialized_start=952
-  _globals['_CREATEUSERREQUEST']._serialized_end=1048
-  _globals['_GETUSERREQUEST']._serialized_start=1050
-  _globals['_GETUSERREQUEST']._serialized_end=1093
-  _globals['_LISTUSERSREQUEST']._serialized_start=1096
-  _globals['_LISTUSERSREQUEST']._serialized_end=1294
-  _globals['_LISTUSERSRESPONSE']._serialized_start=1296
-  _globals['_LISTUSERSRESPONSE']._serialized_end=1379
-  _globals['_UPDATEUSERREQUEST']._serialized_start=1381
-  _globals['_UPDATEUSERREQUEST']._serialized_end=1503
-  _globals['_LISTROLESREQUEST']._serialized_start=1505
-  _globals['_LISTROLESREQUEST']._serialized_end=1523
-  _globals['_LISTROLESRESPONSE']._serialized_start=1525
-  _globals['_LISTROLESRESPONSE']._serialized_end=1583
-  _globals['_AUTHSERVICE']._serialized_start=1586
-  _globals['_AUTHSERVICE']._serialized_end=2160
-  _globals['_USERSERVICE']._serialized_start=2163
-  _globals['_USERSERVICE']._serialized_end=3157
+  _globals['_REFRESHREQUEST']._serialized_end=381
+  _globals['_LOGOUTREQUEST']._serialized_start=383
+  _globals['_LOGOUTREQUEST']._serialized_end=430
+  _globals['_GETJWKSREQUEST']._serialized_start=432
+  _globals['_GETJWKSREQUEST']._serialized_end=448
+  _globals['_JWKS']._serialized_start=450
+  _globals['_JWKS']._serialized_end=493
+  _globals['_ISSUESERVICETOKENREQUEST']._serialized_start=495
+  _globals['_ISSUESERVICETOKENREQUEST']._serialized_end=575
+  _globals['_SERVICETOKEN']._serialized_start=577
+  _globals['_SERVICETOKEN']._serialized_end=633
+  _globals['_GETMEREQUEST']._serialized_start=635
+  _globals['_GETMEREQUEST']._serialized_end=649
+  _globals['_ME']._serialized_start=651
+  _globals['_ME']._serialized_end=729
+  _globals['_UPDATEMEREQUEST']._serialized_start=731
+  _globals['_UPDATEMEREQUEST']._serialized_end=851
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=853
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=948
+  _globals['_CREATEUSERREQUEST']._serialized_start=950
+  _globals['_CREATEUSERREQUEST']._serialized_end=1046
+  _globals['_GETUSERREQUEST']._serialized_start=1048
+  _globals['_GETUSERREQUEST']._serialized_end=1091
+  _globals['_LISTUSERSREQUEST']._serialized_start=1094
+  _globals['_LISTUSERSREQUEST']._serialized_end=1292
+  _globals['_LISTUSERSRESPONSE']._serialized_start=1294
+  _globals['_LISTUSERSRESPONSE']._serialized_end=1377
+  _globals['_UPDATEUSERREQUEST']._serialized_start=1379
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1501
+  _globals['_LISTROLESREQUEST']._serialized_start=1503
+  _globals['_LISTROLESREQUEST']._serialized_end=1521
+  _globals['_LISTROLESRESPONSE']._serialized_start=1523
+  _globals['_LISTROLESRESPONSE']._serialized_end=1581
+  _globals['_AUTHSERVICE']._serialized_start=1584
+  _globals['_AUTHSERVICE']._serialized_end=2158
+  _globals['_USERSERVICE']._serialized_start=2161
+  _globals['_USERSERVICE']._serialized_end=3155
 # @@protoc_insertion_point(module_scope)
