@@ -1,6 +1,6 @@
 """What auth refuses, one line each.
 
-Unauthenticated      InvalidCredentials · InvalidRefreshToken
+Unauthenticated      InvalidCredentials · InitialPasswordOver · InvalidRefreshToken
 NotFound             UserNotFound
 AlreadyExists        UsernameTaken
 FailedPrecondition   LastAdmin
@@ -29,6 +29,17 @@ class InvalidCredentials(Unauthenticated):
 
     def __init__(self) -> None:
         super().__init__("Username or password is wrong.")
+
+
+class InitialPasswordOver(Unauthenticated):
+    """The right password, but one that somebody else chose, too long ago. Told only to whoever knows it."""
+
+    reason = "INITIAL_PASSWORD_OVER"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The password that was chosen for you is over; ask an administrator for a link to choose your own."
+        )
 
 
 class InvalidRefreshToken(Unauthenticated):

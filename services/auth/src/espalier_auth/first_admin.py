@@ -12,14 +12,12 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from espalier_auth import repository
-from espalier_auth.models import User
+from espalier_auth.models import FIRST_ADMIN, User
 from espalier_auth.passwords import Passwords
 from espalier_auth.roles import ADMIN
 from espalier_auth.service import NewUser, Users
 from espalier_common.settings import SettingsError
 from espalier_common.telemetry import get_logger
-
-USERNAME = "admin"
 
 _log = get_logger(__name__)
 
@@ -45,19 +43,19 @@ class FirstAdmin:
         if not self.given_password:
             self._write(password)
         new = NewUser(
-            username=USERNAME,
+            username=FIRST_ADMIN,
             display_name="Administrator",
             roles=[ADMIN],
             password_hash=passwords.hash_now(password),
         )
         users.create(session, new, by=None)
         _log.info(
-            "first administrator created", username=USERNAME, file=None if self.given_password else str(self.file)
+            "first administrator created", username=FIRST_ADMIN, file=None if self.given_password else str(self.file)
         )
 
     def forget(self, user: User) -> None:
         """Removes the file once this user has a password of his own."""
-        if user.username != USERNAME or user.password_change_required or self.file is None:
+        if user.username != FIRST_ADMIN or user.password_change_required or self.file is None:
             return
         try:
             self.file.unlink(missing_ok=True)
@@ -68,7 +66,7 @@ class FirstAdmin:
 
     def _remove_leftover(self, session: Session) -> None:
         # The process may have died between the change of the password and the removal of the file.
-        admin = repository.find_user_by_username(session, USERNAME)
+        admin = repository.find_user_by_username(session, FIRST_ADMIN)
         if admin is not None:
             self.forget(admin)
 

@@ -1,13 +1,19 @@
 """Users, their groups, their sessions, the refresh tokens of a session, and the keys that sign access tokens."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ForeignKey, Index, LargeBinary, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
 from espalier_common.db import TYPES, Id, new_id, new_metadata, utc_now
+
+# Made with the platform, so that somebody can let the others in.
+FIRST_ADMIN = "admin"
+
+# A password that somebody else chose is good for this long; then its owner needs a link to choose his own.
+INITIAL_PASSWORD_LIVES = timedelta(days=14)
 
 
 class Base(DeclarativeBase):
@@ -59,6 +65,14 @@ class User(Base):
     def has_password(self) -> bool:
         """Whether he can sign in with a password of the platform; who was made by single sign-on cannot."""
         return bool(self.password_hash)
+
+    def has_lapsed_password(self, now: datetime) -> bool:
+        """Whether somebody else chose his password and he did not replace it in time.
+
+        Never of the first administrator: if his lapsed, nobody could let anybody in.
+        """
+        is_late = self.password_change_required and now - self.created_at > INITIAL_PASSWORD_LIVES
+        return is_late and self.username != FIRST_ADMIN
 
     def change_password(self, password_hash: str) -> None:
         """The user chose a password himself."""

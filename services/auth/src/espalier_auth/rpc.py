@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.email_addresses import find_email_violations
-from espalier_auth.errors import ForPeopleOnly, InvalidPassword, InvalidRefreshToken, InvalidUser
+from espalier_auth.errors import ForPeopleOnly, InitialPasswordOver, InvalidPassword, InvalidRefreshToken, InvalidUser
 from espalier_auth.etags import role_etag, user_etag
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.models import User
@@ -24,7 +24,7 @@ from espalier_auth.roles import Role
 from espalier_auth.service import Continuation, NewUser, OwnChanges, Sessions, UserChanges, Users
 from espalier_auth.throttle.gate import Passed, PasswordGate
 from espalier_auth.tokens import AccessTokens
-from espalier_common.db import Database
+from espalier_common.db import Database, utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal, current_principal
@@ -102,9 +102,13 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
     def _begin_session(self, passed: Passed, renewed_hash: str | None) -> resources_pb2.TokenPair:
         with self._database.transaction() as session:
             self._gate.throttle.passed(session, passed.ticket)
-            continuation = self._sessions.begin(
-                session, passed.user, renewed_hash=renewed_hash, client=current_client()
-            )
+            continuation = None
+            if not passed.user.has_lapsed_password(utc_now()):
+                continuation = self._sessions.begin(
+                    session, passed.user, renewed_hash=renewed_hash, client=current_client()
+                )
+        if continuation is None:
+            raise InitialPasswordOver
         pair = self._to_pair(continuation)
         pair.device_token = self._gate.device_tokens.issue(passed.user.id, device=passed.device)
         return pair
