@@ -8,4 +8,5 @@ from espalier_common.testing.migrations import assert_migrations_match
 
 
 def test_the_migrations_make_what_the_entities_describe(database_url: str) -> None:
-    assert_migrations_match("espalier_auth", Base.metadata, database_url)
+    # Replicas of the release before count tries there while they are replaced.
+    assert_migrations_match("espalier_auth", Base.metadata, database_url, left=frozenset({"password_tries"}))

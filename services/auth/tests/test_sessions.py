@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import select, update
 
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
+from espalier_auth.access.rights import AccessRights
 from espalier_auth.models import LoginSession, RefreshToken, User
+from espalier_auth.roles import Roles
 from espalier_auth.service import Continuation, Sessions
 from espalier_auth.settings import SessionRules
 from espalier_common.db import utc_now
@@ -164,12 +166,7 @@ async def test_long_ended_sessions_are_forgotten_with_their_tokens(auth: Any) ->
         old.expires_at = utc_now() - timedelta(days=8)
         revoked.revoked_at = utc_now() - timedelta(days=8)
     with auth.database.transaction() as session:
-        assert (
-            Sessions(lambda _: SessionRules(timedelta(days=14), timedelta(days=90))).forget_ended(
-                session, ended_for=timedelta(days=7)
-            )
-            == 2
-        )
+        assert _use_cases().forget_ended(session, ended_for=timedelta(days=7)) == 2
         assert len(session.scalars(select(RefreshToken)).all()) == 1
 
 
@@ -199,4 +196,8 @@ def _begin(auth: Any) -> Continuation:
     """A session without the password's check, which takes most of the time of a sign-in."""
     with auth.database.transaction() as session:
         user = session.scalars(select(User).where(User.username == "admin")).one()
-        return Sessions(lambda _: SessionRules(timedelta(days=14), timedelta(days=90))).begin(session, user)
+        return _use_cases().begin(session, user)
+
+
+def _use_cases() -> Sessions:
+    return Sessions(lambda _: SessionRules(timedelta(days=14), timedelta(days=90)), AccessRights(Roles([])))

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from espalier.auth.v1 import resources_pb2, service_pb2, sessions_pb2, sessions_pb2_grpc
 from espalier_auth.models import User
 from espalier_auth.passwords import Passwords
-from espalier_auth.throttle.models import PasswordTry
+from espalier_auth.throttle.models import PasswordCount
 from espalier_auth.throttle.service import Limit
 from espalier_common.db import utc_now
 from espalier_common.rpc.status import from_rpc_error
@@ -59,9 +59,9 @@ def reason(error: grpc.aio.AioRpcError) -> str:
 def shift_tries(auth: Any, by: timedelta) -> None:
     """As if the time had passed."""
     with auth.database.transaction() as session:
-        for each in session.scalars(select(PasswordTry)):
-            each.started_at -= by
-            each.failed_at = each.failed_at and each.failed_at - by
+        for each in session.scalars(select(PasswordCount)):
+            each.failed = [moment - by.total_seconds() for moment in each.failed]
+            each.running = {id: moment - by.total_seconds() for id, moment in each.running.items()}
 
 
 async def lock(visitor: Visitor, auth: Any, *, username: str = "admin") -> None:
@@ -216,7 +216,7 @@ async def test_usernames_typed_at_sign_in_are_not_kept(auth: Any) -> None:
         await auth.login("my secret password", "x")
 
     with auth.database.transaction() as session:
-        buckets = session.scalars(select(PasswordTry.bucket)).all()
+        buckets = session.scalars(select(PasswordCount.bucket)).all()
     assert buckets
     assert all(len(bucket) == 64 and "secret" not in bucket for bucket in buckets)
 

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from espalier_common.ending import end_tasks
 from espalier_common.errors import Unavailable
 from espalier_common.nats_client import client_type
+from espalier_common.packs import PACK_HEADER, unpack
 from espalier_common.settings import SettingsError
 from espalier_common.telemetry import get_logger
 
@@ -353,22 +354,26 @@ class Consumer:
                 next_prune = time.monotonic() + 3600
 
     async def _apply(self, messages: Sequence["Msg"]) -> None:
-        events = [_event_of(message) for message in messages]
-        if await asyncio.to_thread(self._inbox.apply, events):
+        carried = [_events_of(message) for message in messages]
+        if await asyncio.to_thread(self._inbox.apply, [event for events in carried for event in events]):
             await asyncio.gather(*(message.ack() for message in messages))
             return
         # One of them is bad: each on its own, so that the good ones go through.
-        for message, event in zip(messages, events, strict=True):
-            await self._apply_alone(message, event)
+        for message, events in zip(messages, carried, strict=True):
+            await self._apply_alone(message, events)
 
-    async def _apply_alone(self, message: "Msg", event: Event) -> None:
-        done = await asyncio.to_thread(self._inbox.apply, [event])
-        if not done and event.delivery >= MAX_DELIVERIES:
-            done = await asyncio.to_thread(self._inbox.bury, event)
+    async def _apply_alone(self, message: "Msg", events: Sequence[Event]) -> None:
+        done = True
+        for event in events:
+            is_applied = await asyncio.to_thread(self._inbox.apply, [event])
+            if not is_applied and event.delivery >= MAX_DELIVERIES:
+                is_applied = await asyncio.to_thread(self._inbox.bury, event)
+            done = done and is_applied
         if done:
             await message.ack()
         else:
-            await message.nak(delay=REDELIVERY_PAUSES[min(event.delivery, len(REDELIVERY_PAUSES)) - 1])
+            pause = min(message.metadata.num_delivered, len(REDELIVERY_PAUSES)) - 1
+            await message.nak(delay=REDELIVERY_PAUSES[pause])
 
 
 def _one_by_one(handler: Handler | None) -> BatchHandler:
@@ -380,15 +385,22 @@ def _one_by_one(handler: Handler | None) -> BatchHandler:
     return apply
 
 
-def _event_of(message: "Msg") -> Event:
+def _events_of(message: "Msg") -> list[Event]:
     headers = dict(message.headers or {})
     metadata = message.metadata
-    message_id = headers.get(MESSAGE_ID_HEADER) or f"{metadata.stream}:{metadata.sequence.stream}"
-    return Event(
-        subject=message.subject,
-        payload=message.data,
-        message_id=message_id,
-        published_at=metadata.timestamp,
-        headers=headers,
-        delivery=metadata.num_delivered,
-    )
+    if PACK_HEADER in headers:
+        found = list(unpack(message.data))
+    else:
+        message_id = headers.get(MESSAGE_ID_HEADER) or f"{metadata.stream}:{metadata.sequence.stream}"
+        found = [(message_id, message.data, headers)]
+    return [
+        Event(
+            subject=message.subject,
+            payload=payload,
+            message_id=message_id,
+            published_at=metadata.timestamp,
+            headers=own,
+            delivery=metadata.num_delivered,
+        )
+        for message_id, payload, own in found
+    ]

@@ -3,13 +3,14 @@
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete
+from sqlalchemy import ARRAY, Text, bindparam, cast, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from espalier_common.db import Database, new_id, utc_now
+from espalier_common.db import Database, UtcDateTime, new_id, utc_now
 from espalier_common.storable import storable
 from espalier_common.tables import dead_letters, processed_messages
 from espalier_common.telemetry import get_logger
@@ -77,15 +78,20 @@ class Inbox:
             )
 
     def _claim(self, session: Session, events: Sequence["Event"]) -> list["Event"]:
-        now = utc_now()
-        rows = [
-            {"consumer": self._consumer, "message_id": message_id, "processed_at": now}
-            for message_id in dict.fromkeys(event.message_id for event in events)
-        ]
-        statement = insert(processed_messages).values(rows).on_conflict_do_nothing()
-        fresh = set(session.scalars(statement.returning(processed_messages.c.message_id)))
+        # In one order, or two replicas with the same events would wait for each other.
+        given = {"consumer": self._consumer, "ids": sorted({event.message_id for event in events}), "now": utc_now()}
+        fresh = set(session.scalars(_claiming(), given))
         unique = {event.message_id: event for event in events if event.message_id in fresh}
         return list(unique.values())
+
+
+@cache
+def _claiming() -> Any:
+    given = func.unnest(cast(bindparam("ids"), ARRAY(Text))).column_valued("message_id")
+    rows = select(bindparam("consumer"), given, bindparam("now", type_=UtcDateTime))
+    columns = ["consumer", "message_id", "processed_at"]
+    claimed = insert(processed_messages).from_select(columns, rows).on_conflict_do_nothing()
+    return claimed.returning(processed_messages.c.message_id)
 
 
 def _subjects(events: Sequence["Event"]) -> list[str]:

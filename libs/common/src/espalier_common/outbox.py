@@ -5,17 +5,19 @@ at least once, and once in effect: JetStream drops a second copy by its id, cons
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from google.protobuf.message import Message
-from sqlalchemy import ColumnElement, Row, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Insert, Row, bindparam, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from espalier_common.bus import Bus
+from espalier_common.bus import AUDIT, Bus
 from espalier_common.db import Database, announce, new_id, utc_now
 from espalier_common.errors import Unavailable
+from espalier_common.packs import MAX_PACK_BYTES, pack
 from espalier_common.rpc.context import current_request_id
 from espalier_common.tables import outbox
 from espalier_common.telemetry import get_logger
@@ -26,6 +28,8 @@ REQUEST_ID_HEADER = "Espalier-Request-Id"
 BATCH = 100
 POLL_SECONDS = 5.0  # finds what another replica left behind; our own commits wake the relay at once
 MAX_PAUSE = 15.0
+# What is recorded within this time leaves together; the first after a quiet time leaves at once.
+PACE_SECONDS = 0.2
 KEEP_PUBLISHED = timedelta(days=1)
 PRUNE_SECONDS = 3600.0
 # Longer than a unary call may take: whoever held the event has died, or is a long stream.
@@ -44,16 +48,16 @@ def record(session: Session, message: Message, *, key: str = "", subject: str = 
     row_id = new_id()
     headers = {KEY_HEADER: key, REQUEST_ID_HEADER: current_request_id()}
     subject = subject or message.DESCRIPTOR.full_name
-    session.execute(
-        insert(outbox).values(
-            id=row_id,
-            subject=f"{_HELD}{subject}" if held else subject,
-            payload=message.SerializeToString(),
-            headers={name: value for name, value in headers.items() if value},
-            created_at=utc_now(),
-        )
-    )
-    announce(session, TOPIC)
+    row = {
+        "id": row_id,
+        "subject": f"{_HELD}{subject}" if held else subject,
+        "payload": message.SerializeToString(),
+        "headers": {name: value for name, value in headers.items() if value},
+        "created_at": utc_now(),
+    }
+    session.execute(_recording(), row)
+    if not held:
+        announce(session, TOPIC)
     return row_id
 
 
@@ -65,6 +69,12 @@ def release(session: Session, row_id: str, message: Message, *, subject: str) ->
         .values(subject=subject, payload=message.SerializeToString())
     )
     announce(session, TOPIC)
+
+
+@cache
+def _recording() -> Insert:
+    names = ("id", "subject", "payload", "headers", "created_at")
+    return insert(outbox).values({name: bindparam(name) for name in names})
 
 
 def _is_due() -> ColumnElement[bool]:
@@ -84,8 +94,9 @@ class OutboxRelay:
         pause = 0.5
         with self._database.subscribe(TOPIC) as subscription:
             while True:
+                next_batch = asyncio.get_running_loop().time() + PACE_SECONDS
                 try:
-                    while await asyncio.to_thread(self.publish_batch):
+                    while await asyncio.to_thread(self.publish_batch) >= BATCH:
                         pass
                     await self._prune_sometimes()
                 except Exception as error:
@@ -95,7 +106,8 @@ class OutboxRelay:
                     pause = min(pause * 2, MAX_PAUSE)
                     continue
                 pause = 0.5
-                await subscription.wait(POLL_SECONDS)
+                if await subscription.wait(POLL_SECONDS):
+                    await asyncio.sleep(next_batch - asyncio.get_running_loop().time())
 
     def publish_batch(self) -> int:
         """Publishes up to 100 events that wait; gives how many. Blocks. Raises Unavailable while the bus is away."""
@@ -123,17 +135,46 @@ class OutboxRelay:
 
     def _publish(self, rows: Sequence[Row[Any]]) -> tuple[list[int], Exception | None]:
         published: list[int] = []
-        for row in rows:
+        for together in _groups(rows):
             try:
-                subject = row.subject.removeprefix(_HELD)
-                self._bus.publish_from_thread(subject, bytes(row.payload), msg_id=row.id, headers=dict(row.headers))
+                self._send(together)
             except (Unavailable, TimeoutError) as error:
                 return published, error
-            published.append(row.sequence)
+            published += [row.sequence for row in together]
         return published, None
+
+    def _send(self, rows: Sequence[Row[Any]]) -> None:
+        subject = rows[0].subject.removeprefix(_HELD)
+        if len(rows) == 1:
+            [row] = rows
+            self._bus.publish_from_thread(subject, bytes(row.payload), msg_id=row.id, headers=dict(row.headers))
+            return
+        packed = pack([(row.id, bytes(row.payload), dict(row.headers)) for row in rows])
+        self._bus.publish_from_thread(subject, packed.payload, msg_id=packed.id, headers=packed.headers)
 
     async def _prune_sometimes(self) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_SECONDS
             await asyncio.to_thread(self.prune)
+
+
+def _groups(rows: Sequence[Row[Any]]) -> Iterator[Sequence[Row[Any]]]:
+    """The events in their order, those that may travel in one message together."""
+    group: list[Row[Any]] = []
+    size = 0
+    for row in rows:
+        more = len(row.payload)
+        if group and not (_travel_together(group[0], row) and size + more <= MAX_PACK_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += more
+    if group:
+        yield group
+
+
+def _travel_together(one: Row[Any], other: Row[Any]) -> bool:
+    # Others than the audit log's consumer look at a message by itself.
+    subject = one.subject.removeprefix(_HELD)
+    return subject == other.subject.removeprefix(_HELD) and AUDIT.takes(subject)

@@ -151,11 +151,9 @@ def _make_parts(settings: AuthSettings) -> _Parts:
         passwords=passwords,
         preferences=preferences,
         first_admin=FirstAdmin(settings.admin_password.get_secret_value(), settings.password_file()),
-        sessions=Sessions(preferences.session_rules),
+        sessions=Sessions(preferences.session_rules, access),
         users=Users(access, publish),
-        tokens=AccessTokens(
-            keys, roles=roles, access=partial(access.now, database), secret_hashes=settings.service_secret_hashes
-        ),
+        tokens=AccessTokens(keys, roles=roles, secret_hashes=settings.service_secret_hashes),
         gate=PasswordGate(
             database,
             passwords=passwords,

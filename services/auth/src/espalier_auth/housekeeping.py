@@ -7,7 +7,7 @@ from espalier_auth.access.repository import delete_expired_keys
 from espalier_auth.keys import SigningKeys
 from espalier_auth.registration.repository import delete_overdue
 from espalier_auth.service import Sessions
-from espalier_auth.throttle.repository import delete_old_tries
+from espalier_auth.throttle.repository import delete_old
 from espalier_common.db import Database, utc_now
 from espalier_common.telemetry import get_logger
 
@@ -17,7 +17,6 @@ KEY_ROUND_SECONDS = 60.0
 KEPT_AFTER_END = timedelta(days=7)
 # A key that has expired is listed for a while, so that its owner sees why his program is refused.
 KEYS_KEPT = timedelta(days=30)
-TRIES_KEPT = timedelta(hours=1)  # longer than they count
 
 _log = get_logger(__name__)
 
@@ -51,7 +50,7 @@ class Housekeeping:
 
     def _forget(self) -> int:
         with self._database.transaction() as session:
-            delete_old_tries(session, utc_now() - TRIES_KEPT)
+            delete_old(session, utc_now())
             delete_overdue(session, utc_now())
             delete_expired_keys(session, utc_now() - KEYS_KEPT)
             return self._sessions.forget_ended(session, ended_for=KEPT_AFTER_END)

@@ -148,10 +148,14 @@ class SigningKeys:
         _log.info("all signing keys are sealed with the present master key", sealed_anew=sealed_anew)
         return sealed_anew
 
-    def sign(self, claims: Mapping[str, Any], *, token_type: str) -> str:
-        """A signed JWT with these claims."""
+    def load_if_due(self) -> None:
+        """`load`, when it was not done for a while."""
         if self._signer is None or time.monotonic() >= self._reload_at:
             self.load()
+
+    def sign(self, claims: Mapping[str, Any], *, token_type: str) -> str:
+        """A signed JWT with these claims."""
+        self.load_if_due()
         signer = self._signer
         assert signer is not None  # noqa: S101  (load sets it or raises)
         return jwt.encode(

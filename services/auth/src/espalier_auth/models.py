@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, func, select
+from sqlalchemy import ForeignKey, Index, LargeBinary, Table, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
@@ -19,6 +20,11 @@ INITIAL_PASSWORD_LIVES = timedelta(days=14)
 class Base(DeclarativeBase):
     metadata = new_metadata()
     type_annotation_map = TYPES
+
+
+def table_of(entity: type[Base]) -> Table:
+    """The table of an entity, for statements that are sent often: they need no unit of work."""
+    return cast(Table, entity.__table__)
 
 
 class GroupMember(Base):
@@ -66,7 +72,26 @@ class User(Base):
         """Whether he can sign in with a password of the platform; who was made by single sign-on cannot."""
         return bool(self.password_hash)
 
-    def has_lapsed_password(self, now: datetime) -> bool:
+    def change_password(self, password_hash: str) -> None:
+        """The user chose a password himself."""
+        self.password_hash = password_hash
+        self.password_change_required = False
+
+
+@dataclass(frozen=True)
+class KnownPassword:
+    """What a check of a password takes of a user; the rest is not read before the password is right."""
+
+    id: str
+    username: str
+    password_hash: str
+    disabled: bool
+    created_at: datetime
+    password_change_required: bool
+    # Somebody who knew the password used the account from the caller's address lately.
+    from_here: bool = False
+
+    def has_lapsed(self, now: datetime) -> bool:
         """Whether somebody else chose his password and he did not replace it in time.
 
         Never of the first administrator: if his lapsed, nobody could let anybody in.
@@ -74,10 +99,15 @@ class User(Base):
         is_late = self.password_change_required and now - self.created_at > INITIAL_PASSWORD_LIVES
         return is_late and self.username != FIRST_ADMIN
 
-    def change_password(self, password_hash: str) -> None:
-        """The user chose a password himself."""
-        self.password_hash = password_hash
-        self.password_change_required = False
+
+@dataclass(frozen=True)
+class Person:
+    """What a token says of a user, read while he is locked: who he is, and his roles with those of his groups."""
+
+    id: str
+    name: str
+    password_change_required: bool
+    roles: frozenset[str]
 
 
 @dataclass(frozen=True)

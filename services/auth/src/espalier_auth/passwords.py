@@ -1,10 +1,14 @@
 """Hashes of passwords (Argon2id), and which passwords are too easy to guess.
 
-One check costs 19 MiB and about 30 ms of one core, on purpose. The checks therefore run in a pool as wide as the cores,
-apart from the threads that answer other calls, and a queue that would take longer than a caller waits is refused.
+One check costs 19 MiB and about 30 ms of one core, on purpose. The checks therefore run apart from the threads that
+answer other calls, one on each core at a time, and a queue that would take longer than a caller waits is refused. What
+comes before and after a check (counting it, beginning a session) runs in the same thread: each change of threads costs
+as much as a statement. There are twice as many threads as cores, so that a core computes while others wait for the
+database.
 """
 
 import asyncio
+import contextvars
 import os
 import re
 import threading
@@ -35,21 +39,33 @@ class Passwords:
     def __init__(self, workers: int = 0) -> None:
         width = workers or os.cpu_count() or 1
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
-        self._pool = ThreadPoolExecutor(width, thread_name_prefix="argon2")
+        self._pool = ThreadPoolExecutor(2 * width, thread_name_prefix="argon2")
+        self._cores = threading.BoundedSemaphore(width)
         self._room = threading.BoundedSemaphore(width * self.WAITING_PER_WORKER)
+
+    async def run(self, work: Callable[[], _Result]) -> _Result:
+        """Runs what checks or makes hashes in a thread. Raises TooManySignIns when the queue is full."""
+        if not self._room.acquire(blocking=False):
+            raise TooManySignIns
+        try:
+            running = contextvars.copy_context()
+            return await asyncio.get_running_loop().run_in_executor(self._pool, running.run, work)
+        finally:
+            self._room.release()
 
     async def hash(self, password: str) -> str:
         """The hash to store. Raises TooManySignIns when the queue is full."""
-        return await self._run(lambda: self._hasher.hash(password))
-
-    async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Whether the password belongs to the hash; False, in the same time, when there is no hash."""
-        matches = await self._run(lambda: self._matches(password_hash or DUMMY_HASH, password))
-        return matches and password_hash is not None
+        return await self.run(lambda: self.hash_now(password))
 
     def hash_now(self, password: str) -> str:
-        """As `hash`, in the calling thread; for the start of the process."""
-        return self._hasher.hash(password)
+        """As `hash`, in the calling thread: inside `run`, or at the start of the process."""
+        with self._cores:
+            return self._hasher.hash(password)
+
+    def matches(self, password_hash: str | None, password: str) -> bool:
+        """Whether the password belongs to the hash; False, in the same time, when there is no hash. Inside `run`."""
+        with self._cores:
+            return self._matches(password_hash or DUMMY_HASH, password) and password_hash is not None
 
     def is_outdated(self, password_hash: str) -> bool:
         """Whether the hash was made with other parameters than today's."""
@@ -64,14 +80,6 @@ class Passwords:
             return self._hasher.verify(password_hash, password)
         except (VerificationError, InvalidHashError):
             return False
-
-    async def _run(self, work: Callable[[], _Result]) -> _Result:
-        if not self._room.acquire(blocking=False):
-            raise TooManySignIns
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._room.release()
 
 
 # What guessers try first, without the digits and signs that people put around it.

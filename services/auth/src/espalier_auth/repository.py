@@ -3,12 +3,37 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Insert,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import Group
-from espalier_auth.models import GroupMember, LoginSession, RefreshToken, SigningKey, User
+from espalier_auth.models import (
+    GroupMember,
+    KnownPassword,
+    LoginSession,
+    Person,
+    RefreshToken,
+    SigningKey,
+    User,
+    table_of,
+)
 from espalier_common.audit.changes import MAX_ENTITIES
 from espalier_common.audit.recording import note_after, note_before
 from espalier_common.pagination import Page, PageRequest, paginate
@@ -77,17 +102,49 @@ def find_user_by_username(session: Session, username: str) -> User | None:
     return session.scalars(select(User).where(User.username == username)).one_or_none()
 
 
+def find_password(session: Session, username: str, *, address: str, since: datetime) -> KnownPassword | None:
+    """The password of the user who signs in with this name, and whether he did from this address after `since`."""
+    row = session.execute(_finding_password(), {"username": username, "address": address, "since": since}).one_or_none()
+    return None if row is None else KnownPassword(*row)
+
+
+def find_password_of(session: Session, user_id: str) -> KnownPassword | None:
+    """The password of the user of this id."""
+    row = session.execute(select(*_PASSWORD).where(_users.id == user_id)).one_or_none()
+    return None if row is None else KnownPassword(*row)
+
+
+def note_sign_in(
+    session: Session, user_id: str, *, password_hash: str, renewed_hash: str, now: datetime
+) -> Person | None:
+    """Notes the sign-in of a user, who is locked from now on; None when he is disabled or has another password."""
+    given = {"user": user_id, "checked": password_hash, "renewed": renewed_hash, "now": now}
+    return _person(session.execute(_noting_sign_in(), given).one_or_none())
+
+
+def lock_person(session: Session, user_id: str) -> Person | None:
+    """Who he is and the roles of his groups, as the last change left them; None when he is disabled, or gone.
+
+    He may be read by others, and changed once the transaction has ended.
+    """
+    return _person(session.execute(_locking_person(), {"user": user_id}).one_or_none())
+
+
+def add_session(session: Session, login: LoginSession, token: RefreshToken) -> None:
+    """Stores a session that begins, with its first refresh token."""
+    login_values = {name: getattr(login, name) for name in _SESSION_COLUMNS}
+    session.execute(_adding_session(), login_values | _token_values(token))
+
+
+def add_token(session: Session, token: RefreshToken) -> None:
+    """Stores the next refresh token of a session."""
+    session.execute(_adding_token(), _token_values(token))
+
+
 def lock_user(session: Session, user_id: str) -> User | None:
     """The user, whom nobody else changes until the transaction ends."""
     return session.scalars(
         select(User).where(User.id == user_id).with_for_update().execution_options(populate_existing=True)
-    ).one_or_none()
-
-
-def lock_user_as_he_is(session: Session, user_id: str) -> User | None:
-    """The user as the last change left him; he may be read by others, and changed once the transaction has ended."""
-    return session.scalars(
-        select(User).where(User.id == user_id).with_for_update(read=True).execution_options(populate_existing=True)
     ).one_or_none()
 
 
@@ -118,38 +175,34 @@ def list_users(session: Session, wanted: UserFilter, page: PageRequest) -> Page[
     return paginate(session, query, order=(User.username.asc(),), page=page)
 
 
-def use_refresh_token(session: Session, token_hash: bytes, now: datetime) -> str | None:
-    """Marks the token used and gives its session's id; None when it is unknown, used, expired or revoked.
+@dataclass(frozen=True)
+class UsedToken:
+    """A refresh token that was used, now or before, and the session that it belongs to."""
+
+    session_id: str
+    user_id: str
+    expires_at: datetime  # of the session
+
+
+def use_refresh_token(session: Session, token_hash: bytes, now: datetime) -> UsedToken | None:
+    """Marks the token used; None when it is unknown, used, expired or revoked.
 
     One statement decides, so of any number of callers with the same token one gets the session.
     """
-    statement = (
-        update(RefreshToken)
-        .where(
-            RefreshToken.token_hash == token_hash,
-            RefreshToken.used_at.is_(None),
-            RefreshToken.expires_at > now,
-            RefreshToken.session_id == LoginSession.id,
-            LoginSession.revoked_at.is_(None),
-            LoginSession.expires_at > now,
-        )
-        .values(used_at=now)
-        .returning(RefreshToken.session_id)
-        .execution_options(synchronize_session=False)
-    )
-    return session.scalars(statement).one_or_none()
+    row = session.execute(_using_token(), {"hash": token_hash, "now": now}).one_or_none()
+    return UsedToken(*row) if row else None
+
+
+def find_used_token(session: Session, token_hash: bytes) -> UsedToken | None:
+    """The token, if it was exchanged before."""
+    row = session.execute(_finding_used_token(), {"hash": token_hash}).one_or_none()
+    return UsedToken(*row) if row else None
 
 
 def find_session_of_token(session: Session, token_hash: bytes) -> LoginSession | None:
     """The session that a token belongs to, whatever the state of either."""
     owner = select(LoginSession).join(RefreshToken, RefreshToken.session_id == LoginSession.id)
     return session.scalars(owner.where(RefreshToken.token_hash == token_hash)).one_or_none()
-
-
-def was_used(session: Session, token_hash: bytes) -> bool:
-    """Whether the token was exchanged before."""
-    used = select(RefreshToken.used_at).where(RefreshToken.token_hash == token_hash)
-    return session.scalars(used).one_or_none() is not None
 
 
 def revoke_session(session: Session, session_id: str, *, reason: str, now: datetime) -> bool:
@@ -198,3 +251,109 @@ def delete_expired_tokens(session: Session, before: datetime) -> int:
     """Forgets tokens that expired before this moment; gives their number."""
     statement = delete(RefreshToken).where(RefreshToken.expires_at < before).returning(RefreshToken.token_hash)
     return len(session.scalars(statement.execution_options(synchronize_session=False)).all())
+
+
+# The statements of signing in and going on, put together once, for that costs more than sending them; and of tables
+# instead of entities, which cost as much again.
+
+_users = table_of(User).c
+_sessions = table_of(LoginSession).c
+_tokens = table_of(RefreshToken).c
+_groups = table_of(Group).c
+_members = table_of(GroupMember).c
+
+_PASSWORD = (
+    _users.id,
+    _users.username,
+    _users.password_hash,
+    _users.disabled,
+    _users.created_at,
+    _users.password_change_required,
+)
+_PERSON = (_users.id, _users.username, _users.display_name, _users.password_change_required, _users.roles)
+_USED = (_sessions.id, _sessions.user_id, _sessions.expires_at)
+_SESSION_COLUMNS = ("id", "user_id", "created_at", "expires_at", "address", "agent")
+
+
+@cache
+def _finding_password() -> Select[Any]:
+    address: BindParameter[str] = bindparam("address")
+    here = select(_sessions.id).where(
+        _sessions.user_id == _users.id,
+        _sessions.address == address,
+        _sessions.created_at > bindparam("since"),
+        # Nobody is known by an address that is not: sessions from before it was kept have none either.
+        address != "",
+    )
+    from_here = here.correlate(table_of(User)).exists().label("from_here")
+    return select(*_PASSWORD, from_here).where(_users.username == bindparam("username"))
+
+
+@cache
+def _noting_sign_in() -> Update:
+    he = (_users.id == bindparam("user"), _users.disabled == false())
+    unchanged = _users.password_hash == bindparam("checked")
+    hash_now = func.coalesce(func.nullif(bindparam("renewed"), ""), _users.password_hash)
+    statement = (
+        update(table_of(User)).where(*he, unchanged).values(last_login_at=bindparam("now"), password_hash=hash_now)
+    )
+    return statement.returning(*_PERSON, _roles_of_groups())
+
+
+@cache
+def _locking_person() -> Select[Any]:
+    he = (_users.id == bindparam("user"), _users.disabled == false())
+    return select(*_PERSON, _roles_of_groups()).where(*he).with_for_update(read=True, of=table_of(User))
+
+
+def _roles_of_groups() -> ColumnElement[Any]:
+    member = select(_members.group_id).where(_members.user_id == _users.id).correlate(table_of(User))
+    roles = select(func.jsonb_agg(_groups.roles)).where(_groups.id.in_(member)).correlate(table_of(User))
+    return roles.scalar_subquery().label("given")
+
+
+def _person(row: Any) -> Person | None:
+    if row is None:
+        return None
+    by_groups = {name for roles in row.given or () for name in roles}
+    name = row.display_name or row.username
+    return Person(row.id, name, row.password_change_required, frozenset(row.roles) | by_groups)
+
+
+@cache
+def _using_token() -> Update:
+    now: BindParameter[datetime] = bindparam("now")
+    good = (
+        _tokens.token_hash == bindparam("hash"),
+        _tokens.used_at.is_(None),
+        _tokens.expires_at > now,
+        _tokens.session_id == _sessions.id,
+        _sessions.revoked_at.is_(None),
+        _sessions.expires_at > now,
+    )
+    return update(table_of(RefreshToken)).where(*good).values(used_at=now).returning(*_USED)
+
+
+@cache
+def _finding_used_token() -> Select[Any]:
+    used = (_tokens.token_hash == bindparam("hash"), _tokens.used_at.is_not(None))
+    return select(*_USED).join(table_of(RefreshToken), _tokens.session_id == _sessions.id).where(*used)
+
+
+@cache
+def _adding_session() -> Insert:
+    begun = insert(table_of(LoginSession)).values(
+        {name: bindparam(name) for name in _SESSION_COLUMNS} | {"revoked_reason": ""}
+    )
+    return _adding_token().add_cte(begun.cte("begun"))
+
+
+@cache
+def _adding_token() -> Insert:
+    given = {"token_hash": "token_hash", "session_id": "id", "created_at": "created_at", "expires_at": "until"}
+    return insert(table_of(RefreshToken)).values({name: bindparam(value) for name, value in given.items()})
+
+
+def _token_values(token: RefreshToken) -> dict[str, Any]:
+    given = {"token_hash": token.token_hash, "id": token.session_id, "created_at": token.created_at}
+    return given | {"until": token.expires_at}

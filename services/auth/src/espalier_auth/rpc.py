@@ -1,7 +1,7 @@
 """The edge of auth: proto in, use case, proto out. Commits here.
 
-Handlers that check a password are coroutines: the check waits in the pool of `passwords.py`, and while it does it holds
-neither a thread that answers others nor a database connection.
+Handlers that check a password are coroutines: the check, and what follows from it, runs in the pool of `passwords.py`,
+and while it computes it holds neither a thread that answers others nor a database connection.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from espalier_auth.email_addresses import find_email_violations
 from espalier_auth.errors import ForPeopleOnly, InitialPasswordOver, InvalidPassword, InvalidRefreshToken, InvalidUser
 from espalier_auth.etags import role_etag, user_etag
 from espalier_auth.first_admin import FirstAdmin
-from espalier_auth.models import User
+from espalier_auth.models import KnownPassword, User
 from espalier_auth.passwords import Passwords, find_weaknesses
 from espalier_auth.registration.errors import PasswordElsewhere
 from espalier_auth.repository import UserFilter
@@ -24,6 +24,7 @@ from espalier_auth.roles import Role
 from espalier_auth.service import Continuation, NewUser, OwnChanges, Sessions, UserChanges, Users
 from espalier_auth.throttle.gate import Passed, PasswordGate
 from espalier_auth.tokens import AccessTokens
+from espalier_common.audit.recording import note_done
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identifiers import is_uuid
@@ -55,22 +56,20 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
         self._tokens = tokens
 
     async def Login(self, request: service_pb2.LoginRequest, context: object) -> resources_pb2.TokenPair:
-        username = request.username.lower()
-        passed = await self._gate.sign_in(
-            lambda session: self._users.find_by_username(session, username),
-            username=username,
+        return await self._gate.sign_in(
+            username=request.username.lower(),
             password=request.password,
             address=current_client().address,
             device_token=request.device_token,
+            then=lambda passed: self._begin_session(passed, request.password),
         )
-        renewed_hash = None
-        if self._passwords.is_outdated(passed.user.password_hash):
-            renewed_hash = await self._passwords.hash(request.password)
-        return await asyncio.to_thread(self._begin_session, passed, renewed_hash)
 
     def Refresh(self, request: service_pb2.RefreshRequest, context: object) -> resources_pb2.TokenPair:
+        self._tokens.prepare()
         with self._database.transaction() as session:
             continuation = self._sessions.renew(session, request.refresh_token, client=current_client())
+            if continuation is not None:
+                note_done(session)
         # Raised after the commit: the end of a session whose token came twice must stay.
         if continuation is None:
             raise InvalidRefreshToken
@@ -95,34 +94,40 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
         return await asyncio.to_thread(self._begin_vouched, user)
 
     def _begin_vouched(self, user: User) -> resources_pb2.TokenPair:
+        self._tokens.prepare()
         with self._database.transaction() as session:
-            continuation = self._sessions.begin(session, user, renewed_hash=None, client=current_client())
+            continuation = self._sessions.begin(session, user, client=current_client())
         return self._to_pair(continuation)
 
-    def _begin_session(self, passed: Passed, renewed_hash: str | None) -> resources_pb2.TokenPair:
-        with self._database.transaction() as session:
-            self._gate.throttle.passed(session, passed.ticket)
-            continuation = None
-            if not passed.user.has_lapsed_password(utc_now()):
-                continuation = self._sessions.begin(
-                    session, passed.user, renewed_hash=renewed_hash, client=current_client()
-                )
-        if continuation is None:
+    def _begin_session(self, passed: Passed, password: str) -> resources_pb2.TokenPair:
+        if passed.user.has_lapsed(utc_now()):
+            self._gate.settle(passed)
             raise InitialPasswordOver
+        outdated = self._passwords.is_outdated(passed.user.password_hash)
+        renewed_hash = self._passwords.hash_now(password) if outdated else ""
+        self._tokens.prepare()
+        with self._database.transaction() as session:
+            continuation = self._sessions.begin(
+                session, passed.user, renewed_hash=renewed_hash, client=current_client()
+            )
+            # After the user, as whoever resets his password takes them too.
+            self._gate.throttle.passed(session, passed.ticket)
+            note_done(session)
         pair = self._to_pair(continuation)
         pair.device_token = self._gate.device_tokens.issue(passed.user.id, device=passed.device)
         return pair
 
     def _to_pair(self, continuation: Continuation) -> resources_pb2.TokenPair:
+        user = continuation.user
         token = self._tokens.for_user(
-            continuation.user, session_id=continuation.session_id, issued_at=continuation.issued_at
+            user, continuation.access, session_id=continuation.session_id, issued_at=continuation.issued_at
         )
         return resources_pb2.TokenPair(
             access_token=token.text,
             refresh_token=continuation.refresh_token,
             token_type="Bearer",  # noqa: S106  (RFC 6750's name)
             expires_in=token.expires_in,
-            password_change_required=continuation.user.password_change_required,
+            password_change_required=user.password_change_required,
         )
 
 
@@ -169,17 +174,14 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         caller = _person()
         if (provider := await asyncio.to_thread(self._provider_of, caller.subject)) is not None:
             raise PasswordElsewhere(f"You sign in with {provider} and have no password here; change it there.")
-        passed = await self._gate.confirm(
-            lambda session: self._users.get(session, caller.subject),
-            session_id=caller.session or caller.subject,
-            password=request.current_password,
+        user = await self._gate.confirm(
+            caller.subject, session_id=caller.session or caller.subject, password=request.current_password
         )
-        if passed is None:
+        if user is None:
             raise InvalidPassword(
                 "The current password is wrong.",
                 violations=[FieldViolation("current_password", "is not your password", "WRONG_PASSWORD")],
             )
-        user = passed.user
         await self._require_good_password(request.new_password, username=user.username, field="new_password")
         if request.new_password == request.current_password:
             found = FieldViolation("new_password", "is the one you have; choose another one", "SAME_PASSWORD")
@@ -259,7 +261,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         with self._database.transaction() as session:
             return to_user(self._users.create(session, new, by=by))
 
-    def _change_password(self, user: User, new_hash: str) -> User:
+    def _change_password(self, user: KnownPassword, new_hash: str) -> User:
         with self._database.transaction() as session:
             changed = self._users.change_password(session, user, new_hash)
             # Whoever holds an older link must not undo what the owner chose.

@@ -5,12 +5,13 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from espalier_auth import repository
-from espalier_auth.access.rights import AccessRights
+from espalier_auth.access.rights import AccessRights, CurrentAccess
 from espalier_auth.errors import (
     InvalidCredentials,
     SignInAgain,
@@ -18,7 +19,7 @@ from espalier_auth.errors import (
     UserNotFound,
 )
 from espalier_auth.etags import require_unchanged, user_etag
-from espalier_auth.models import LoginSession, RefreshToken, User, UserChanged
+from espalier_auth.models import LoginSession, Person, RefreshToken, User, UserChanged
 from espalier_auth.repository import UserFilter
 from espalier_auth.sessions.repository import (
     delete_revocations,
@@ -28,8 +29,8 @@ from espalier_auth.sessions.repository import (
     touch_session,
 )
 from espalier_auth.settings import SessionRules
-from espalier_common.audit.recording import note_actor, note_reason
-from espalier_common.db import utc_now
+from espalier_common.audit.recording import note_actor, note_after, note_reason
+from espalier_common.db import new_id, utc_now
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
 from espalier_common.rpc.client import Client
@@ -44,11 +45,21 @@ RECENT_SIGN_IN = timedelta(minutes=15)
 _log = get_logger(__name__)
 
 
+class Checked(Protocol):
+    """A user as he was read when his password was checked, or somebody else vouched for him."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def password_hash(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Continuation:
-    """A session goes on: whose it is, and the refresh token for the next time."""
+    """A session goes on: whose it is, what he may do, and the refresh token for the next time."""
 
-    user: User
+    user: Person
+    access: CurrentAccess
     refresh_token: str
     session_id: str
     # Taken while the user was locked: whatever changes him later takes back the access tokens from before.
@@ -58,35 +69,39 @@ class Continuation:
 class Sessions:
     """Sign-ins, and what follows from each until it ends."""
 
-    def __init__(self, rules: Callable[[Session], SessionRules]) -> None:
+    def __init__(self, rules: Callable[[Session], SessionRules], access: AccessRights) -> None:
         self._rules = rules
+        self._access = access
 
     def begin(
-        self, session: Session, checked: User, *, renewed_hash: str | None = None, client: Client | None = None
+        self, session: Session, checked: Checked, *, renewed_hash: str = "", client: Client | None = None
     ) -> Continuation:
         """Signs in the user, as he was read when his password was checked; `renewed_hash` replaces an outdated hash.
 
         Raises InvalidCredentials when he is disabled, or his password changed since the check.
         """
-        user = repository.lock_user(session, checked.id)
-        if user is None or user.disabled or user.password_hash != checked.password_hash:
+        # Before the user: whoever changes rights takes these two in this order.
+        self._access.wait(session)
+        user = repository.note_sign_in(
+            session, checked.id, password_hash=checked.password_hash, renewed_hash=renewed_hash, now=utc_now()
+        )
+        if user is None:
             raise InvalidCredentials
         note_actor(user.id, user.name)
-        if renewed_hash is not None:
-            user.password_hash = renewed_hash
-        now = utc_now()
-        user.last_login_at = now
-        place = client or Client()
+        access = self._access.of_roles(session, user.roles)
+        now, rules, place = utc_now(), self._rules(session), client or Client()
         login = LoginSession(
+            id=new_id(),
             user_id=user.id,
             created_at=now,
-            expires_at=now + self._rules(session).total,
+            expires_at=now + rules.total,
             address=place.address,
             agent=place.agent,
         )
-        session.add(login)
-        session.flush()
-        return self._go_on(session, user, login, now)
+        note_after({f"login_sessions/{login.id}": {"user_id": user.id, "expires_at": login.expires_at}})
+        text, token = _new_token(login.id, now=now, expires_at=min(now + rules.idle, login.expires_at))
+        repository.add_session(session, login, token)
+        return Continuation(user, access, text, login.id, now.timestamp())
 
     def renew(self, session: Session, refresh_token: str, *, client: Client | None = None) -> Continuation | None:
         """Exchanges a refresh token; None when it gives nothing.
@@ -96,18 +111,21 @@ class Sessions:
         """
         now = utc_now()
         token_hash = hash_token(refresh_token)
-        session_id = repository.use_refresh_token(session, token_hash, now)
-        if session_id is None:
+        used = repository.use_refresh_token(session, token_hash, now)
+        if used is None:
             _end_if_reused(session, token_hash, now)
             return None
-        login = session.get_one(LoginSession, session_id)
-        user = repository.lock_user_as_he_is(session, login.user_id)
-        if user is None or user.disabled:
+        self._access.wait(session)
+        user = repository.lock_person(session, used.user_id)
+        if user is None:
             return None
-        now, place = utc_now(), client or Client()
-        if not touch_session(session, login.id, address=place.address, agent=place.agent, now=now):
+        access = self._access.of_roles(session, user.roles)
+        now, rules, place = utc_now(), self._rules(session), client or Client()
+        if not touch_session(session, used.session_id, address=place.address, agent=place.agent, now=now):
             return None
-        return self._go_on(session, user, login, now)
+        text, token = _new_token(used.session_id, now=now, expires_at=min(now + rules.idle, used.expires_at))
+        repository.add_token(session, token)
+        return Continuation(user, access, text, used.session_id, now.timestamp())
 
     def end(self, session: Session, refresh_token: str) -> None:
         """Signs out. Does nothing for a token that is unknown, or empty."""
@@ -125,18 +143,6 @@ class Sessions:
         repository.delete_expired_tokens(session, before)
         delete_revocations(session, utc_now())
         return repository.delete_ended_sessions(session, before)
-
-    def _go_on(self, session: Session, user: User, login: LoginSession, now: datetime) -> Continuation:
-        return Continuation(user, self._new_token(session, login, now), login.id, now.timestamp())
-
-    def _new_token(self, session: Session, login: LoginSession, now: datetime) -> str:
-        token = secrets.token_urlsafe(32)
-        expires_at = min(now + self._rules(session).idle, login.expires_at)
-        session.add(
-            RefreshToken(token_hash=hash_token(token), session_id=login.id, created_at=now, expires_at=expires_at)
-        )
-        session.flush()
-        return token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,10 +190,6 @@ class Users:
         if user is None:
             raise UserNotFound(user_id)
         return user
-
-    def find_by_username(self, session: Session, username: str) -> User | None:
-        """The user who signs in with this name."""
-        return repository.find_user_by_username(session, username)
 
     def list(self, session: Session, wanted: UserFilter, page: PageRequest) -> Page[User]:
         """Users by username."""
@@ -264,7 +266,7 @@ class Users:
         self._publish(session, UserChanged(user, changed_by=user.id))
         return user
 
-    def change_password(self, session: Session, checked: User, new_hash: str) -> User:
+    def change_password(self, session: Session, checked: Checked, new_hash: str) -> User:
         """Sets the password of a user, as he was read when the present one was checked, and ends all his sessions.
 
         Raises InvalidCredentials when it changed since the check.
@@ -301,12 +303,18 @@ def hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
+def _new_token(session_id: str, *, now: datetime, expires_at: datetime) -> tuple[str, RefreshToken]:
+    text = secrets.token_urlsafe(32)
+    token = RefreshToken(token_hash=hash_token(text), session_id=session_id, created_at=now, expires_at=expires_at)
+    return text, token
+
+
 def _end_if_reused(session: Session, token_hash: bytes, now: datetime) -> None:
-    if not repository.was_used(session, token_hash):
-        return
-    login = repository.find_session_of_token(session, token_hash)
-    if login and repository.revoke_session(session, login.id, reason="TOKEN_REUSED", now=now):
-        revoke_tokens(session, [login.id], now)
-        note_actor(login.user_id, "")
+    used = repository.find_used_token(session, token_hash)
+    if used and repository.revoke_session(session, used.session_id, reason="TOKEN_REUSED", now=now):
+        revoke_tokens(session, [used.session_id], now)
+        note_actor(used.user_id, "")
         note_reason("TOKEN_REUSED")
-        _log.warning("a used refresh credential came again, session ended", session_id=login.id, user_id=login.user_id)
+        _log.warning(
+            "a used refresh credential came again, session ended", session_id=used.session_id, user_id=used.user_id
+        )

@@ -4,14 +4,14 @@ import hashlib
 import hmac
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
 from espalier_auth.errors import InvalidCredentials
 from espalier_auth.keys import SigningKeys
-from espalier_auth.models import User
+from espalier_auth.models import Person, User
 from espalier_auth.roles import Rights, Roles
 from espalier_common.identity import AUDIENCE, ISSUER, TOKEN_TYPE
 
@@ -48,20 +48,17 @@ class _Bearer:
 class AccessTokens:
     """Issues access tokens for users and for services."""
 
-    def __init__(
-        self, keys: SigningKeys, *, roles: Roles, access: Callable[[str], Access], secret_hashes: Mapping[str, str]
-    ) -> None:
+    def __init__(self, keys: SigningKeys, *, roles: Roles, secret_hashes: Mapping[str, str]) -> None:
         self._keys = keys
         self._roles = roles
-        self._access = access
         self._secret_hashes = secret_hashes
 
-    def for_user(self, user: User, *, session_id: str, issued_at: float) -> AccessToken:
-        """A token with the rights that the user's roles and groups give now. Reads them in a transaction of its own.
+    def prepare(self) -> None:
+        """Sees to it that the next token needs no transaction, when one is under way that may not wait."""
+        self._keys.load_if_due()
 
-        `issued_at` lies before the rights are read: a change after that moment takes the token back.
-        """
-        access = self._access(user.id)
+    def for_user(self, user: Person, access: Access, *, session_id: str, issued_at: float) -> AccessToken:
+        """A token with the rights that the user had at `issued_at`: a change after that moment takes it back."""
         bearer = _Bearer(user.id, user.name, "user", access.role_names)
         return self._issue(bearer, access.rights, issued_at=issued_at, more={"sid": session_id})
 

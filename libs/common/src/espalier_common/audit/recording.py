@@ -29,6 +29,9 @@ REFUSALS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTE
 # A wrong request has changed nothing and was not refused for who sent it.
 UNTOLD = frozenset({"INVALID_ARGUMENT", "UNAVAILABLE"})
 _HELD_ROW = "espalier_audit_row"
+_ASIDE = "espalier_audit_aside"
+_DONE = "espalier_audit_done"
+_WRITTEN = "espalier_audit_written"
 
 
 def subject_of(service: str) -> str:
@@ -63,6 +66,19 @@ def note_reason(reason: str) -> None:
         recording.reason = reason
 
 
+def note_done(session: Session) -> None:
+    """Tells the audit log that this transaction is the last of the call, and that with it the call is done.
+
+    Its event then needs not be held, and is written once instead of twice. For what is called often.
+    """
+    session.info[_DONE] = True
+
+
+def note_aside(session: Session) -> None:
+    """Tells the audit log that what this transaction writes is only counted, and changes nothing that it is about."""
+    session.info[_ASIDE] = True
+
+
 running_var: ContextVar["Recording | None"] = ContextVar("espalier_recording", default=None)
 
 
@@ -75,6 +91,7 @@ class Recording:
         self.address = ""
         self.changes = Changes()
         self.held_row = ""
+        self.is_written = False
         self.time = utc_now()
         self.principal: Principal | None = None
         self.error: EspalierError | None = None
@@ -93,17 +110,21 @@ class Recording:
 
     def closing(self, session: Session) -> None:
         """Writes the event with the call's first transaction that changes anything, held until the call is over."""
-        if self.over or self.held_row:
+        if self.over or self.held_row or self.is_written or session.info.get(_ASIDE):
             return
         session.flush()
         self.note_caller()
-        if session.scalar(text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")):
+        if session.info.get(_DONE):
+            outbox.record(session, self.event(), key=self._id, subject=subject_of(self.service))
+            session.info[_WRITTEN] = True
+        elif session.scalar(text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")):
             row = outbox.record(session, self.event(), subject=subject_of(self.service), held=True)
             session.info[_HELD_ROW] = row
 
     def committed(self, session: Session) -> None:
         """The event is safe from now on, whatever becomes of the process."""
         self.held_row = session.info.get(_HELD_ROW, self.held_row)
+        self.is_written = session.info.get(_WRITTEN, self.is_written)
 
     def note_caller(self) -> None:
         """Takes who calls, from where, out of the context of the running call."""
@@ -113,7 +134,9 @@ class Recording:
 
     @property
     def is_told(self) -> bool:
-        """Whether the call, as it ended, belongs into the audit log."""
+        """Whether the call, as it ended, belongs into the audit log and is not there yet."""
+        if self.is_written:
+            return False
         if self.error is None:
             return self.rule.tells
         if self.held_row:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import ApiKey, CustomRole, Group
@@ -21,7 +23,12 @@ def lock_rights(session: Session) -> None:
 
 def wait_for_rights(session: Session) -> None:
     """Waits until no change of who may do what is under way; none begins until the transaction ends."""
-    session.execute(select(func.pg_advisory_xact_lock_shared(_RIGHTS_LOCK)))
+    session.execute(_waiting())
+
+
+@cache
+def _waiting() -> Select[Any]:
+    return select(func.pg_advisory_xact_lock_shared(_RIGHTS_LOCK))
 
 
 def list_custom_roles(session: Session) -> Sequence[CustomRole]:

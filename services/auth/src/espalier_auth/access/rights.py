@@ -14,10 +14,9 @@ from sqlalchemy.orm import Session
 from espalier_auth import repository as users
 from espalier_auth.access import repository
 from espalier_auth.access.models import CustomRole
-from espalier_auth.errors import AboveOwnRights, InvalidUser, LastAdmin, UserNotFound
+from espalier_auth.errors import AboveOwnRights, InvalidUser, LastAdmin
 from espalier_auth.models import User
 from espalier_auth.roles import ADMIN, Rights, Role, Roles
-from espalier_common.db import Database
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal, Scope
 
@@ -61,15 +60,17 @@ class AccessRights:
         """What the user may do now."""
         return Rights.of(grant.role for grant in self.grants(session, user))
 
-    def now(self, database: Database, user_id: str) -> CurrentAccess:
-        """What the user may do, in a transaction of its own, after all changes under way. Raises UserNotFound."""
-        with database.transaction() as session:
-            repository.wait_for_rights(session)
-            user = users.find_user(session, user_id)
-            if user is None:
-                raise UserNotFound(user_id)
-            grants = self.grants(session, user)
-        return CurrentAccess(Rights.of(grant.role for grant in grants), sorted({grant.role.name for grant in grants}))
+    def wait(self, session: Session) -> None:
+        """Waits for all changes under way; what is read from now on holds until the transaction ends."""
+        repository.wait_for_rights(session)
+
+    def of_roles(self, session: Session, names: Iterable[str]) -> CurrentAccess:
+        """What these roles give now. A role that is gone gives nothing."""
+        names = set(names)
+        found = [role for name in sorted(names) if (role := self.built_in.find(name))]
+        if own := names.difference(role.name for role in found):
+            found += [to_role(custom) for custom in repository.list_custom_roles(session) if custom.name in own]
+        return CurrentAccess(Rights.of(found), sorted(role.name for role in found))
 
     def require_known(self, session: Session, names: Iterable[str], *, field: str) -> None:
         """Raises InvalidUser, naming every role that does not exist."""

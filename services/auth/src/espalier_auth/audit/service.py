@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from espalier_auth.audit import repository
 from espalier_auth.audit.models import CHAINED, START, AuditEntry, Head, NewEvent, hash_of, words_of
+from espalier_auth.models import table_of
 
 CHECK_PAGE = 2000
 # One call checks no more: 200,000 take two to three seconds of one core, and others want to be answered.
@@ -31,7 +32,7 @@ def append(session: Session, events: Sequence[NewEvent]) -> tuple[Head, Head]:
         head = Head(head.sequence + 1, hash_of(head.hash, tuple(values[name] for name in CHAINED)))
         rows.append({**values, "words": words_of(event), "hash": head.hash})
     if rows:
-        session.execute(insert(AuditEntry), rows)
+        session.execute(insert(table_of(AuditEntry)), rows)
     return before, head
 
 

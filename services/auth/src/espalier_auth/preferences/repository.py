@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import ARRAY, Select, Text, bindparam, cast, delete, func, or_, select
 from sqlalchemy.orm import Session
 
+from espalier_auth.models import table_of
 from espalier_auth.preferences.models import Banner, ChangedSetting
 
 
-def find_value(session: Session, name: str) -> str | None:
-    """The value that somebody gave the setting."""
-    return session.scalars(select(ChangedSetting.value).where(ChangedSetting.name == name)).one_or_none()
+def find_values(session: Session, names: Sequence[str]) -> dict[str, str]:
+    """The values that somebody gave these settings."""
+    rows = session.execute(_finding_values(), {"names": list(names)})
+    return {row.name: row.value for row in rows}
 
 
 def list_changed(session: Session) -> Sequence[ChangedSetting]:
@@ -49,3 +53,9 @@ def find_banner(session: Session, banner_id: str) -> Banner | None:
 def delete_banners_ended_before(session: Session, moment: datetime) -> None:
     """Forgets banners that nobody has been shown since."""
     session.execute(delete(Banner).where(Banner.ends_at < moment))
+
+
+@cache
+def _finding_values() -> Select[Any]:
+    setting = table_of(ChangedSetting).c
+    return select(setting.name, setting.value).where(setting.name == func.any(cast(bindparam("names"), ARRAY(Text))))

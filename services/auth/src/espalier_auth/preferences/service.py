@@ -60,9 +60,15 @@ class Preferences:
 
     def text(self, session: Session, name: str) -> str:
         """The value that counts now."""
-        if name in self._locked:
-            return self._given[name]
-        return self._usable(name, repository.find_value(session, name)) or self._defaults[name]
+        return self.texts(session, name)[0]
+
+    def texts(self, session: Session, *names: str) -> Sequence[str]:
+        """The values that count now."""
+        changed = {} if self._locked.issuperset(names) else repository.find_values(session, names)
+        return [
+            self._given[name] if name in self._locked else self._usable(name, changed.get(name)) or self._defaults[name]
+            for name in names
+        ]
 
     def integer(self, session: Session, name: str) -> int:
         """The same of a whole number."""
@@ -70,8 +76,8 @@ class Preferences:
 
     def session_rules(self, session: Session) -> SessionRules:
         """How long sessions live that begin now."""
-        idle, total = (self.integer(session, name) for name in (registry.REFRESH_TOKEN_DAYS, registry.SESSION_DAYS))
-        return SessionRules(timedelta(days=idle), timedelta(days=total))
+        idle, total = self.texts(session, registry.REFRESH_TOKEN_DAYS, registry.SESSION_DAYS)
+        return SessionRules(timedelta(days=int(idle)), timedelta(days=int(total)))
 
     def password_min_length(self, session: Session) -> int:
         """Characters that a new password needs."""

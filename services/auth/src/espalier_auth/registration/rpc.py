@@ -21,7 +21,7 @@ from espalier_auth.registration.mail import Mailer
 from espalier_auth.registration.models import Invitation
 from espalier_auth.registration.service import Invitations, Newcomer, NewInvitation, PasswordResets, Registration
 from espalier_auth.rpc import to_user
-from espalier_auth.throttle.service import Place, Refusal, Throttle, Ticket, action_bucket
+from espalier_auth.throttle.service import NotNow, Place, Refusal, Throttle, Ticket, action_bucket
 from espalier_common.db import Database
 from espalier_common.errors import EspalierError, FieldViolation
 from espalier_common.identifiers import is_uuid
@@ -176,13 +176,14 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
             raise InvalidPassword(f"The password {weaknesses[0].description}.", violations=weaknesses)
 
     def _count(self, action: str) -> Ticket:
-        address = current_client().address
-        with self._database.transaction() as session:
-            # By the measure of an address, behind which a whole office may sit, not by that of one account.
-            found = self._parts.throttle.take(session, Place("", action_bucket(action, address)))
-        if isinstance(found, Ticket):
-            return found
-        raise TooManyRequests(found.seconds if isinstance(found, Refusal) else 1.0)
+        # By the measure of an address, behind which a whole office may sit, not by that of one account.
+        place = Place(address=action_bucket(action, current_client().address))
+        try:
+            with self._database.transaction() as session:
+                return self._parts.throttle.take(session, place)
+        except NotNow as refused:
+            seconds = refused.found.seconds if isinstance(refused.found, Refusal) else 1.0
+            raise TooManyRequests(seconds) from None
 
     def _settle(self, ticket: Ticket, *, counts: bool) -> None:
         with self._database.transaction() as session:

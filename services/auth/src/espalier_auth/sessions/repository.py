@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Update, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from espalier_auth.models import LoginSession, User
+from espalier_auth.models import LoginSession, table_of
 from espalier_auth.sessions.models import Revocation
 
 # No token of ours lives longer (15 min is the most that a verifier accepts), with room for clocks that differ.
@@ -69,21 +71,20 @@ def end_live_sessions(
 
 def touch_session(session: Session, session_id: str, *, address: str, agent: str, now: datetime) -> bool:
     """Notes the use of a session; False when it has ended meanwhile."""
-    statement = (
-        update(LoginSession)
-        .where(LoginSession.id == session_id, LoginSession.revoked_at.is_(None))
-        .values(last_used_at=now, address=address, agent=agent)
-        .returning(LoginSession.id)
-        .execution_options(synchronize_session=False)
-    )
-    return session.scalars(statement).one_or_none() is not None
+    given = {"session": session_id, "now": now, "used_at": address, "used_by": agent}
+    return session.execute(_touching(), given).one_or_none() is not None
 
 
-def has_signed_in_from(session: Session, username: str, address: str, *, since: datetime) -> bool:
-    """Whether somebody who knew the password used the account from this address lately."""
-    known = select(LoginSession.id).join(User, User.id == LoginSession.user_id)
-    known = known.where(User.username == username, LoginSession.address == address, LoginSession.created_at > since)
-    return session.scalars(known.limit(1)).first() is not None
+@cache
+def _touching() -> Update:
+    login = table_of(LoginSession)
+    living = (login.c.id == bindparam("session"), login.c.revoked_at.is_(None))
+    used: dict[str, Any] = {
+        "last_used_at": bindparam("now"),
+        "address": bindparam("used_at"),
+        "agent": bindparam("used_by"),
+    }
+    return update(login).where(*living).values(used).returning(login.c.id)
 
 
 def _put(session: Session, subjects: Sequence[str], *, not_before: datetime, now: datetime) -> None:

@@ -1,23 +1,29 @@
 """How often passwords may be tried. Each call is part of the caller's transaction.
 
-What counts tries, so that guessing is slow for one account and from one address, and nobody shuts out another for good:
+Guessing is slow for one account, however many places it comes from, and nobody shuts out another for good:
 
-    from                                     counted in                 refused how
-    ──────────────────────────────────────────────────────────────────────────────────────────────
-    a device that signed in before           its own bucket             as a wrong password
-    an address that signed in before         account at this address    as a wrong password
-                                             and the address            429 with Retry-After
-    anywhere else                            the account                as a wrong password
-                                             and the address            429 with Retry-After
+    whose                what may fail                                             refused how
+    ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    an account's         20 in 15 minutes, from everywhere together; the first     as a wrong password
+                         10 of them are anybody's, the rest is for known places
+    a known place's      6 since the right password was last given there; then     as a wrong password (a session,
+                         the place is known no more, until it is given again       which proves who it is, with 429)
+    an address's         200 in 15 minutes, over all accounts                      429 with Retry-After
+
+A place is known when the right password was given there: a device by its token, a session, an address for 90 days. So a
+stranger who keeps an account locked locks it for strangers; who guesses at a known place (an office's address, a stolen
+device) has six tries, once, and can close the account for a quarter of an hour at most, since what he used up counts as
+a stranger's from then on. Whatever places somebody holds, an account has 20 wrong tries in any 15 minutes.
+
+From the fifth failure on each is followed by a wait that doubles: anybody's at the account, one's own at a known place.
 
 A locked account answers with the bytes and the time of a wrong password, or it would tell that it exists. An address
 is told how long to wait: that says nothing about any account, for all failures from there count alike.
 
-A try is counted before its check (in flight) and stays counted when it fails: parallel tries cannot outrun the count.
+A try is counted before its check (under way) and stays counted when it fails: parallel tries cannot outrun the count.
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
@@ -25,12 +31,15 @@ from ipaddress import IPv6Address, ip_address
 from sqlalchemy.orm import Session
 
 from espalier_auth.throttle import repository
-from espalier_auth.throttle.models import PasswordTry
+from espalier_auth.throttle.repository import Bucket, Count
 from espalier_common.db import new_id, utc_now
 
 WINDOW = timedelta(minutes=15)
 # A check that has not ended by then died with its process.
-IN_FLIGHT = timedelta(seconds=60)
+UNDER_WAY = timedelta(seconds=60)
+# Longer than they count. What failed at a known place counts until the place is forgotten itself.
+KEPT = timedelta(hours=1)
+KEPT_OF_PLACE = timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -49,28 +58,37 @@ class Limit:
         return timedelta(seconds=min(self.first_wait * 2 ** (failures - self.free), self.longest_wait))
 
 
-OF_ACCOUNT = Limit(most=10, free=4)
+OF_STRANGERS = Limit(most=10, free=4)
+OF_KNOWN_PLACE = Limit(most=6, free=4)
+OF_ACCOUNT = Limit(most=20, free=20)
 OF_ADDRESS = Limit(most=200, free=30)
 
 
 @dataclass(frozen=True)
 class Place:
-    """The buckets in which a try counts: that of the account, or device, and that of the address, if any."""
+    """The buckets in which a try counts: of the account, of the address, of the known place; empty ones do not.
 
-    account: str
+    `vouched`: the place is known by what its owner holds, not by its address, so what others fail from there is nothing
+    to him.
+    """
+
+    account: str = ""
     address: str = ""
+    known: str = ""
+    vouched: bool = False
 
     @property
-    def buckets(self) -> list[str]:
-        return [bucket for bucket in (self.account, self.address) if bucket]
+    def buckets(self) -> list[Bucket]:
+        named = ((self.account, KEPT), (self.address, KEPT), (self.known, KEPT_OF_PLACE))
+        return [Bucket(name, kept) for name, kept in named if name]
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A try that was let through and is counted in flight."""
+    """A try that was let through and is counted as under way; without an id it is not counted."""
 
     place: Place
-    ids: tuple[str, ...]
+    id: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,15 @@ class Refusal:
 
 
 class Busy:
-    """As many are in flight as may fail: their end decides."""
+    """As many are under way as may fail: their end decides."""
+
+
+class NotNow(Exception):
+    """A try was not let through. It was counted before it was judged, and the end of its transaction undoes that."""
+
+    def __init__(self, found: Refusal | Busy) -> None:
+        super().__init__()
+        self.found = found
 
 
 class Throttle:
@@ -91,51 +117,50 @@ class Throttle:
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
 
-    def take(self, session: Session, place: Place) -> Ticket | Refusal | Busy:
-        """Counts a try, or says why not. Atomic over all replicas."""
+    def take(self, session: Session, place: Place) -> Ticket:
+        """Counts a try, atomically over all replicas. Raises NotNow, which has to end the transaction."""
         if not self._enabled:
-            return Ticket(place, ())
-        now = utc_now()
-        repository.lock_buckets(session, place.buckets)
-        tries = repository.list_tries(session, place.buckets, since=now - WINDOW - IN_FLIGHT)
-        # The address first: its answer must not depend on the account.
-        for bucket, limit in ((place.address, OF_ADDRESS), (place.account, OF_ACCOUNT)):
-            found = _judge([each for each in tries if each.bucket == bucket], limit, now) if bucket else None
-            if isinstance(found, timedelta):
-                return Refusal(bucket == place.address, found.total_seconds())
-            if found is not None:
-                return found
-        return self._count(session, place, now)
+            return Ticket(place, "")
+        now, ticket = utc_now(), Ticket(place, new_id())
+        counts = repository.begin_try(session, place.buckets, ticket.id, now)
+        for count in counts.values():
+            del count.running[ticket.id]
+        if found := _refusal(place, counts, now):
+            raise NotNow(found)
+        return ticket
 
     def passed(self, session: Session, ticket: Ticket) -> None:
-        """The password was right: what failed before in the account's bucket counts no more."""
-        if ticket.ids:
-            repository.delete_tries(session, ticket.ids)
-            repository.delete_failures(session, ticket.place.account)
+        """The password was right: what failed before at the place counts no more there."""
+        if ticket.id:
+            clear = ticket.place.known
+            repository.end_try(session, ticket.place.buckets, ticket.id, now=utc_now(), clear=clear)
 
     def failed(self, session: Session, ticket: Ticket) -> None:
         """The password was wrong."""
-        if ticket.ids:
-            repository.mark_failed(session, ticket.ids, utc_now())
+        if ticket.id:
+            now, place = utc_now(), ticket.place
+            repository.fail_try(
+                session, place.buckets, ticket.id, now=now, endless=place.known, since=now - WINDOW - UNDER_WAY
+            )
 
     def withdraw(self, session: Session, ticket: Ticket) -> None:
         """It counts for nothing after all."""
-        repository.delete_tries(session, ticket.ids)
+        if ticket.id:
+            repository.end_try(session, ticket.place.buckets, ticket.id, now=utc_now(), clear="")
 
     def unlock(self, session: Session, username: str) -> None:
         """The owner proved himself otherwise, by a link for a new password."""
-        repository.delete_failures(session, account_bucket(username))
-
-    def _count(self, session: Session, place: Place, now: datetime) -> Ticket:
-        tries = [PasswordTry(id=new_id(), bucket=bucket, started_at=now) for bucket in place.buckets]
-        session.add_all(tries)
-        session.flush()
-        return Ticket(place, tuple(each.id for each in tries))
+        repository.forget(session, account_bucket(username))
 
 
-def account_bucket(username: str, *, address: str = "") -> str:
-    """Tries of one account; with an address those from there alone. Unknown names have one too."""
-    return _name("account", username.lower(), address and _network(address))
+def account_bucket(username: str) -> str:
+    """Tries of one account, wherever from. Unknown names have one too."""
+    return _name("account", username.lower())
+
+
+def account_at_address(username: str, address: str) -> str:
+    """Tries of one account from one address that its owner signed in from."""
+    return _name("account", username.lower(), _network(address))
 
 
 def address_bucket(address: str) -> str:
@@ -153,17 +178,37 @@ def action_bucket(action: str, address: str) -> str:
     return _name(action, _network(address))
 
 
-def _judge(tries: Sequence[PasswordTry], limit: Limit, now: datetime) -> timedelta | Busy | None:
+def _refusal(place: Place, counts: dict[str, Count], now: datetime) -> Refusal | Busy | None:
+    known = counts.get(place.known)
+    if known is not None and len(known.failed) >= OF_KNOWN_PLACE.most:
+        known = None
+    # The address first: its answer must not depend on the account.
+    checks = [(place.address, OF_ADDRESS, WINDOW)] if not (known and place.vouched) else []
+    if known is not None:
+        checks += [(place.known, OF_KNOWN_PLACE, KEPT_OF_PLACE), (place.account, OF_ACCOUNT, WINDOW)]
+    else:
+        checks.append((place.account, OF_STRANGERS, WINDOW))
+    for bucket, limit, window in checks:
+        found = _judge(counts[bucket], limit, now=now, window=window) if bucket else None
+        if isinstance(found, timedelta):
+            return Refusal(bucket == place.address, found.total_seconds())
+        if found is not None:
+            return found
+    return None
+
+
+def _judge(count: Count, limit: Limit, *, now: datetime, window: timedelta) -> timedelta | Busy | None:
     """The time to wait, Busy, or None when one more may be tried."""
-    failures = sorted(each.failed_at for each in tries if each.failed_at and each.failed_at > now - WINDOW)
-    in_flight = sum(each.failed_at is None and each.started_at > now - IN_FLIGHT for each in tries)
+    moment = now.timestamp()
+    failures = [each for each in count.failed if each > moment - window.total_seconds()]
+    under_way = sum(begun > moment - UNDER_WAY.total_seconds() for begun in count.running.values())
     if len(failures) >= limit.most:
-        return failures[-limit.most] + WINDOW - now
-    if failures and (due := failures[-1] + limit.wait_after(len(failures))) > now:
-        return due - now
+        return timedelta(seconds=failures[-limit.most] - moment) + window
+    if failures and (due := failures[-1] + limit.wait_after(len(failures)).total_seconds()) > moment:
+        return timedelta(seconds=due - moment)
     # Once each failure brings a wait, one at a time.
     room = 1 if len(failures) >= limit.free else limit.most - len(failures)
-    return Busy() if in_flight >= room else None
+    return Busy() if under_way >= room else None
 
 
 def _network(address: str) -> str:
