@@ -1,5 +1,6 @@
 """Access tokens: what is accepted, what is refused, what is remembered."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -220,6 +221,23 @@ def test_before_the_first_fetch_the_answer_is_try_again(key: SigningKey, clock: 
     source.broken = False
     clock(1)
     assert verifier.verify(key.sign(claims()))
+
+
+async def test_keys_that_are_asked_for_at_the_start_serve_the_first_caller_while_auth_is_away(
+    key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "KEYS_PAUSE", 0.0)
+    source = Source(key)
+    source.broken = True
+    verifier = TokenVerifier(source)
+    asked = asyncio.create_task(verifier.fetch_keys())
+    while not source.calls:
+        await asyncio.sleep(0)
+    assert not asked.done()
+    source.broken = False
+    await asked
+    source.broken = True
+    assert verifier.verify(key.sign(claims())).subject == "u1"
 
 
 def test_a_verdict_is_remembered_until_the_token_expires(

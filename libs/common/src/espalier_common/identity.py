@@ -4,6 +4,7 @@ An access token is a JWT signed with Ed25519 by the auth service. Each service v
 (JWKS) and remembers the verdict until the token expires.
 """
 
+import asyncio
 import base64
 import json
 import re
@@ -122,6 +123,10 @@ def set_principal(principal: Principal | None) -> None:
     _principal.set(principal)
 
 
+# Seconds between questions for the first keys.
+KEYS_PAUSE = 1.0
+
+
 class TokenVerifier:
     """Verifies access tokens. Thread-safe. Verdicts are cached, keys are fetched again when an unknown one appears.
 
@@ -145,6 +150,11 @@ class TokenVerifier:
         self._verdicts: OrderedDict[str, Principal] = OrderedDict()
         self._lock = threading.Lock()
         self._api_keys = KeyVerdicts(exchange, self._verify_token) if exchange else None
+
+    async def fetch_keys(self) -> None:
+        """Asks auth for its keys until it has told them, so that the first caller is known also when auth is away then."""
+        while not await asyncio.to_thread(self._keys.are_known):
+            await asyncio.sleep(KEYS_PAUSE)
 
     def cached(self, token: str) -> Principal | None:
         """The verdict of an earlier `verify`, while it holds; never blocks."""
@@ -300,6 +310,13 @@ class _KeySet:
             if self._fetched_at == float("-inf"):
                 raise Unavailable("Sign-in cannot be checked at the moment; try again.", retry_after=1)
         raise jwt.InvalidTokenError("signed with an unknown key")
+
+    def are_known(self) -> bool:
+        """Whether auth told its keys; asks it when it has not."""
+        with self._lock:
+            if self._fetched_at == float("-inf") and (now := time.monotonic()) >= self._next_fetch:
+                self._fetch(now)
+            return self._fetched_at != float("-inf")
 
     def _fetch(self, now: float) -> None:
         try:

@@ -184,7 +184,7 @@ class RunningService:
         self._server = server
         self._health = health
         self._draining = draining
-        self._revocations = verifier.revocations
+        self._verifier = verifier
         self._trail = trail
         self._closers = closers
         self._tasks: list[asyncio.Task[None]] = []
@@ -192,8 +192,10 @@ class RunningService:
     async def begin(self) -> None:
         """Connects the bus and starts the background tasks; returns at once, all of them outlive failures."""
         calls: list[Background] = list(self._service.background)
-        if self._revocations is not None:
-            calls.append(self._revocations.run)
+        if self._verifier.revocations is not None:
+            calls.append(self._verifier.revocations.run)
+        if self._service.verifier is None:
+            calls.append(self._verifier.fetch_keys)
         if self._trail is not None:
             calls.append(self._trail.run)
         if self._service.bus is not None:
