@@ -34,6 +34,18 @@ async def test_a_setting_has_its_default_until_an_administrator_changes_it(auth:
     assert await stub.ResetSetting(settings_pb2.ResetSettingRequest(name=SESSION_DAYS)) == before
 
 
+async def test_a_value_that_somebody_else_gave_meanwhile_is_not_undone(auth: Any) -> None:
+    stub = await _admin(auth)
+    seen = await _setting(stub, SESSION_DAYS)
+    changed = await _update(stub, SESSION_DAYS, "30")
+    wanted = settings_pb2.Setting(name=SESSION_DAYS, value="40", etag=seen.etag)
+
+    stale = await _refusal(stub.UpdateSetting(settings_pb2.UpdateSettingRequest(setting=wanted)))
+    assert stale.reason == "CHANGED_MEANWHILE"
+    wanted.etag = changed.etag
+    assert (await stub.UpdateSetting(settings_pb2.UpdateSettingRequest(setting=wanted))).value == "40"
+
+
 async def test_the_environment_wins_and_locks(start_auth: Any) -> None:
     auth = await start_auth(session_days=7)
     with auth.database.transaction() as session:

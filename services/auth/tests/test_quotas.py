@@ -218,6 +218,12 @@ async def test_a_limit_is_set_once_changed_and_lifted(desk: Any, mia: str) -> No
     changed = await desk.stub.UpdateQuota(update)
     assert (changed.amount, changed.time_zone) == (20, "Asia/Tokyo")
 
+    # Who saw it before does not undo what changed since.
+    update.quota.etag = quota.etag
+    assert (await refusal(desk.stub.UpdateQuota(update))).reason == "CHANGED_MEANWHILE"
+    update.quota.etag = changed.etag
+    assert (await desk.stub.UpdateQuota(update)).etag == changed.etag
+
     await desk.stub.DeleteQuota(pb.DeleteQuotaRequest(quota_id=quota.id))
     assert (await refusal(desk.stub.DeleteQuota(pb.DeleteQuotaRequest(quota_id=quota.id)))).reason == "QUOTA_NOT_FOUND"
     assert await desk.used() == []

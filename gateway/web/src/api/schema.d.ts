@@ -2433,6 +2433,8 @@ export interface components {
              * @description When the period begins anew; unset when never.
              */
             reset_time?: string;
+            /** @description As User.etag; what is used is not part of it. */
+            etag: string;
         };
         /** @description A limit of use. */
         "auth.v1.QuotaInput": {
@@ -2463,6 +2465,8 @@ export interface components {
              * @description When the period begins anew; unset when never.
              */
             reset_time?: string;
+            /** @description As User.etag; what is used is not part of it. */
+            etag?: string;
         };
         /**
          * @description How often a limit begins anew.
@@ -2587,6 +2591,8 @@ export interface components {
              * @description Largest value when it is a whole number.
              */
             maximum: number;
+            /** @description As User.etag. */
+            etag: string;
         };
         /** @description A setting. */
         "auth.v1.SettingInput": {
@@ -2623,6 +2629,8 @@ export interface components {
              * @description Largest value when it is a whole number.
              */
             maximum?: number;
+            /** @description As User.etag. */
+            etag?: string;
         };
         /**
          * @description Where a setting's value comes from.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from espalier_auth.errors import ChangedMeanwhile
 from espalier_auth.models import User
 from espalier_auth.roles import Role
+from espalier_auth.usage.models import Quota
 
 Value = str | bool | Sequence[str]
 
@@ -25,6 +26,11 @@ def user_etag(user: User) -> str:
 def role_etag(role: Role) -> str:
     """The mark of what an administrator may change of a role."""
     return etag_of(role.description, role.permissions, role.scope)
+
+
+def quota_etag(quota: Quota) -> str:
+    """The mark of what an administrator may change of a limit."""
+    return etag_of(repr(quota.amount), quota.time_zone)
 
 
 def require_unchanged(given: str, now: str, *, what: str) -> None:

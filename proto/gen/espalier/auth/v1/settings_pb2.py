@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65spalier/auth/v1/settings.proto\x12\x10\x65spalier.auth.v1\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x02\n\x07Setting\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x01\x12\x16\n\x05value\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xa0\x1f\x12/\n\x06origin\x18\x03 \x01(\x0e\x32\x1f.espalier.auth.v1.SettingOrigin\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x15\n\rdefault_value\x18\x05 \x01(\t\x12\x16\n\x0e\x61llowed_values\x18\x06 \x03(\t\x12\x10\n\x08variable\x18\x07 \x01(\t\x12\x12\n\nchanged_by\x18\x08 \x01(\t\x12/\n\x0b\x63hange_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x04type\x18\n \x01(\x0e\x32\x1d.espalier.auth.v1.SettingType\x12\x0f\n\x07minimum\x18\x0b \x01(\x05\x12\x0f\n\x07maximum\x18\x0c \x01(\x05\"\x15\n\x13ListSettingsRequest\"C\n\x14ListSettingsResponse\x12+\n\x08settings\x18\x01 \x03(\x0b\x32\x19.espalier.auth.v1.Setting\"J\n\x14UpdateSettingRequest\x12\x32\n\x07setting\x18\x01 \x01(\x0b\x32\x19.espalier.auth.v1.SettingB\x06\xd2\xb5\x18\x02\x08\x01\".\n\x13ResetSettingRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x01\"\xcb\x01\n\x06\x42\x61nner\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x04text\x18\x02 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\xe8\x07\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.espalier.auth.v1.BannerKind\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreator_id\x18\x06 \x01(\t\"\x1b\n\x19ListCurrentBannersRequest\"G\n\x1aListCurrentBannersResponse\x12)\n\x07\x62\x61nners\x18\x01 \x03(\x0b\x32\x18.espalier.auth.v1.Banner\"\x14\n\x12ListBannersRequest\"@\n\x13ListBannersResponse\x12)\n\x07\x62\x61nners\x18\x01 \x03(\x0b\x32\x18.espalier.auth.v1.Banner\"G\n\x13\x43reateBannerRequest\x12\x30\n\x06\x62\x61nner\x18\x01 \x01(\x0b\x32\x18.espalier.auth.v1.BannerB\x06\xd2\xb5\x18\x02\x08\x01\"2\n\x13\x44\x65leteBannerRequest\x12\x1b\n\tbanner_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01*\x88\x01\n\rSettingOrigin\x12\x1e\n\x1aSETTING_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16SETTING_ORIGIN_DEFAULT\x10\x01\x12\x1e\n\x1aSETTING_ORIGIN_ENVIRONMENT\x10\x02\x12\x1b\n\x17SETTING_ORIGIN_DATABASE\x10\x03*^\n\x0bSettingType\x12\x1c\n\x18SETTING_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13SETTING_TYPE_CHOICE\x10\x01\x12\x18\n\x14SETTING_TYPE_INTEGER\x10\x02*|\n\nBannerKind\x12\x1b\n\x17\x42\x41NNER_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x42\x41NNER_KIND_INFORMATION\x10\x01\x12\x17\n\x13\x42\x41NNER_KIND_WARNING\x10\x02\x12\x1b\n\x17\x42\x41NNER_KIND_MAINTENANCE\x10\x03\x32\x92\x08\n\x0eSettingService\x12\x8d\x01\n\x0cListSettings\x12%.espalier.auth.v1.ListSettingsRequest\x1a&.espalier.auth.v1.ListSettingsResponse\".\x8a\xb5\x18\x12\x61uth.settings.list\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/settings\x12\x9c\x01\n\rUpdateSetting\x12&.espalier.auth.v1.UpdateSettingRequest\x1a\x19.espalier.auth.v1.Setting\"H\x8a\xb5\x18\x14\x61uth.settings.update\x82\xd3\xe4\x93\x02*2\x1f/api/v1/settings/{setting.name}:\x07setting\x12\x92\x01\n\x0cResetSetting\x12%.espalier.auth.v1.ResetSettingRequest\x1a\x19.espalier.auth.v1.Setting\"@\x8a\xb5\x18\x14\x61uth.settings.update\x82\xd3\xe4\x93\x02\"\"\x1d/api/v1/settings/{name}:reset:\x01*\x12\x9a\x01\n\x12ListCurrentBanners\x12+.espalier.auth.v1.ListCurrentBannersRequest\x1a,.espalier.auth.v1.ListCurrentBannersResponse\")\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/banners:current\x12\x88\x01\n\x0bListBanners\x12$.espalier.auth.v1.ListBannersRequest\x1a%.espalier.auth.v1.ListBannersResponse\",\x8a\xb5\x18\x11\x61uth.banners.list\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/banners\x12\x87\x01\n\x0c\x43reateBanner\x12%.espalier.auth.v1.CreateBannerRequest\x1a\x18.espalier.auth.v1.Banner\"6\x8a\xb5\x18\x13\x61uth.banners.create\x82\xd3\xe4\x93\x02\x19\"\x0f/api/v1/banners:\x06\x62\x61nner\x12\x89\x01\n\x0c\x44\x65leteBanner\x12%.espalier.auth.v1.DeleteBannerRequest\x1a\x16.google.protobuf.Empty\":\x8a\xb5\x18\x13\x61uth.banners.delete\x82\xd3\xe4\x93\x02\x1d*\x1b/api/v1/banners/{banner_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65spalier/auth/v1/settings.proto\x12\x10\x65spalier.auth.v1\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n\x07Setting\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x01\x12\x16\n\x05value\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\xa0\x1f\x12/\n\x06origin\x18\x03 \x01(\x0e\x32\x1f.espalier.auth.v1.SettingOrigin\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x15\n\rdefault_value\x18\x05 \x01(\t\x12\x16\n\x0e\x61llowed_values\x18\x06 \x03(\t\x12\x10\n\x08variable\x18\x07 \x01(\t\x12\x12\n\nchanged_by\x18\x08 \x01(\t\x12/\n\x0b\x63hange_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x04type\x18\n \x01(\x0e\x32\x1d.espalier.auth.v1.SettingType\x12\x0f\n\x07minimum\x18\x0b \x01(\x05\x12\x0f\n\x07maximum\x18\x0c \x01(\x05\x12\x14\n\x04\x65tag\x18\r \x01(\tB\x06\xd2\xb5\x18\x02\x18@\"\x15\n\x13ListSettingsRequest\"C\n\x14ListSettingsResponse\x12+\n\x08settings\x18\x01 \x03(\x0b\x32\x19.espalier.auth.v1.Setting\"J\n\x14UpdateSettingRequest\x12\x32\n\x07setting\x18\x01 \x01(\x0b\x32\x19.espalier.auth.v1.SettingB\x06\xd2\xb5\x18\x02\x08\x01\".\n\x13ResetSettingRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x01\"\xcb\x01\n\x06\x42\x61nner\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x04text\x18\x02 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\xe8\x07\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.espalier.auth.v1.BannerKind\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreator_id\x18\x06 \x01(\t\"\x1b\n\x19ListCurrentBannersRequest\"G\n\x1aListCurrentBannersResponse\x12)\n\x07\x62\x61nners\x18\x01 \x03(\x0b\x32\x18.espalier.auth.v1.Banner\"\x14\n\x12ListBannersRequest\"@\n\x13ListBannersResponse\x12)\n\x07\x62\x61nners\x18\x01 \x03(\x0b\x32\x18.espalier.auth.v1.Banner\"G\n\x13\x43reateBannerRequest\x12\x30\n\x06\x62\x61nner\x18\x01 \x01(\x0b\x32\x18.espalier.auth.v1.BannerB\x06\xd2\xb5\x18\x02\x08\x01\"2\n\x13\x44\x65leteBannerRequest\x12\x1b\n\tbanner_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01*\x88\x01\n\rSettingOrigin\x12\x1e\n\x1aSETTING_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16SETTING_ORIGIN_DEFAULT\x10\x01\x12\x1e\n\x1aSETTING_ORIGIN_ENVIRONMENT\x10\x02\x12\x1b\n\x17SETTING_ORIGIN_DATABASE\x10\x03*^\n\x0bSettingType\x12\x1c\n\x18SETTING_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13SETTING_TYPE_CHOICE\x10\x01\x12\x18\n\x14SETTING_TYPE_INTEGER\x10\x02*|\n\nBannerKind\x12\x1b\n\x17\x42\x41NNER_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x42\x41NNER_KIND_INFORMATION\x10\x01\x12\x17\n\x13\x42\x41NNER_KIND_WARNING\x10\x02\x12\x1b\n\x17\x42\x41NNER_KIND_MAINTENANCE\x10\x03\x32\x92\x08\n\x0eSettingService\x12\x8d\x01\n\x0cListSettings\x12%.espalier.auth.v1.ListSettingsRequest\x1a&.espalier.auth.v1.ListSettingsResponse\".\x8a\xb5\x18\x12\x61uth.settings.list\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/settings\x12\x9c\x01\n\rUpdateSetting\x12&.espalier.auth.v1.UpdateSettingRequest\x1a\x19.espalier.auth.v1.Setting\"H\x8a\xb5\x18\x14\x61uth.settings.update\x82\xd3\xe4\x93\x02*2\x1f/api/v1/settings/{setting.name}:\x07setting\x12\x92\x01\n\x0cResetSetting\x12%.espalier.auth.v1.ResetSettingRequest\x1a\x19.espalier.auth.v1.Setting\"@\x8a\xb5\x18\x14\x61uth.settings.update\x82\xd3\xe4\x93\x02\"\"\x1d/api/v1/settings/{name}:reset:\x01*\x12\x9a\x01\n\x12ListCurrentBanners\x12+.espalier.auth.v1.ListCurrentBannersRequest\x1a,.espalier.auth.v1.ListCurrentBannersResponse\")\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/banners:current\x12\x88\x01\n\x0bListBanners\x12$.espalier.auth.v1.ListBannersRequest\x1a%.espalier.auth.v1.ListBannersResponse\",\x8a\xb5\x18\x11\x61uth.banners.list\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/banners\x12\x87\x01\n\x0c\x43reateBanner\x12%.espalier.auth.v1.CreateBannerRequest\x1a\x18.espalier.auth.v1.Banner\"6\x8a\xb5\x18\x13\x61uth.banners.create\x82\xd3\xe4\x93\x02\x19\"\x0f/api/v1/banners:\x06\x62\x61nner\x12\x89\x01\n\x0c\x44\x65leteBanner\x12%.espalier.auth.v1.DeleteBannerRequest\x1a\x16.google.protobuf.Empty\":\x8a\xb5\x18\x13\x61uth.banners.delete\x82\xd3\xe4\x93\x02\x1d*\x1b/api/v1/banners/{banner_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETTING'].fields_by_name['name']._serialized_options = b'\322\265\030\005\010\001\030\200\001'
   _globals['_SETTING'].fields_by_name['value']._loaded_options = None
   _globals['_SETTING'].fields_by_name['value']._serialized_options = b'\322\265\030\003\030\240\037'
+  _globals['_SETTING'].fields_by_name['etag']._loaded_options = None
+  _globals['_SETTING'].fields_by_name['etag']._serialized_options = b'\322\265\030\002\030@'
   _globals['_UPDATESETTINGREQUEST'].fields_by_name['setting']._loaded_options = None
   _globals['_UPDATESETTINGREQUEST'].fields_by_name['setting']._serialized_options = b'\322\265\030\002\010\001'
   _globals['_RESETSETTINGREQUEST'].fields_by_name['name']._loaded_options = None
@@ -63,36 +65,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETTINGSERVICE'].methods_by_name['CreateBanner']._serialized_options = b'\212\265\030\023auth.banners.create\202\323\344\223\002\031\"\017/api/v1/banners:\006banner'
   _globals['_SETTINGSERVICE'].methods_by_name['DeleteBanner']._loaded_options = None
   _globals['_SETTINGSERVICE'].methods_by_name['DeleteBanner']._serialized_options = b'\212\265\030\023auth.banners.delete\202\323\344\223\002\035*\033/api/v1/banners/{banner_id}'
-  _globals['_SETTINGORIGIN']._serialized_start=1261
-  _globals['_SETTINGORIGIN']._serialized_end=1397
-  _globals['_SETTINGTYPE']._serialized_start=1399
-  _globals['_SETTINGTYPE']._serialized_end=1493
-  _globals['_BANNERKIND']._serialized_start=1495
-  _globals['_BANNERKIND']._serialized_end=1619
+  _globals['_SETTINGORIGIN']._serialized_start=1283
+  _globals['_SETTINGORIGIN']._serialized_end=1419
+  _globals['_SETTINGTYPE']._serialized_start=1421
+  _globals['_SETTINGTYPE']._serialized_end=1515
+  _globals['_BANNERKIND']._serialized_start=1517
+  _globals['_BANNERKIND']._serialized_end=1641
   _globals['_SETTING']._serialized_start=180
-  _globals['_SETTING']._serialized_end=521
-  _globals['_LISTSETTINGSREQUEST']._serialized_start=523
-  _globals['_LISTSETTINGSREQUEST']._serialized_end=544
-  _globals['_LISTSETTINGSRESPONSE']._serialized_start=546
-  _globals['_LISTSETTINGSRESPONSE']._serialized_end=613
-  _globals['_UPDATESETTINGREQUEST']._serialized_start=615
-  _globals['_UPDATESETTINGREQUEST']._serialized_end=689
-  _globals['_RESETSETTINGREQUEST']._serialized_start=691
-  _globals['_RESETSETTINGREQUEST']._serialized_end=737
-  _globals['_BANNER']._serialized_start=740
-  _globals['_BANNER']._serialized_end=943
-  _globals['_LISTCURRENTBANNERSREQUEST']._serialized_start=945
-  _globals['_LISTCURRENTBANNERSREQUEST']._serialized_end=972
-  _globals['_LISTCURRENTBANNERSRESPONSE']._serialized_start=974
-  _globals['_LISTCURRENTBANNERSRESPONSE']._serialized_end=1045
-  _globals['_LISTBANNERSREQUEST']._serialized_start=1047
-  _globals['_LISTBANNERSREQUEST']._serialized_end=1067
-  _globals['_LISTBANNERSRESPONSE']._serialized_start=1069
-  _globals['_LISTBANNERSRESPONSE']._serialized_end=1133
-  _globals['_CREATEBANNERREQUEST']._serialized_start=1135
-  _globals['_CREATEBANNERREQUEST']._serialized_end=1206
-  _globals['_DELETEBANNERREQUEST']._serialized_start=1208
-  _globals['_DELETEBANNERREQUEST']._serialized_end=1258
-  _globals['_SETTINGSERVICE']._serialized_start=1622
-  _globals['_SETTINGSERVICE']._serialized_end=2664
+  _globals['_SETTING']._serialized_end=543
+  _globals['_LISTSETTINGSREQUEST']._serialized_start=545
+  _globals['_LISTSETTINGSREQUEST']._serialized_end=566
+  _globals['_LISTSETTINGSRESPONSE']._serialized_start=568
+  _globals['_LISTSETTINGSRESPONSE']._serialized_end=635
+  _globals['_UPDATESETTINGREQUEST']._serialized_start=637
+  _globals['_UPDATESETTINGREQUEST']._serialized_end=711
+  _globals['_RESETSETTINGREQUEST']._serialized_start=713
+  _globals['_RESETSETTINGREQUEST']._serialized_end=759
+  _globals['_BANNER']._serialized_start=762
+  _globals['_BANNER']._serialized_end=965
+  _globals['_LISTCURRENTBANNERSREQUEST']._serialized_start=967
+  _globals['_LISTCURRENTBANNERSREQUEST']._serialized_end=994
+  _globals['_LISTCURRENTBANNERSRESPONSE']._serialized_start=996
+  _globals['_LISTCURRENTBANNERSRESPONSE']._serialized_end=1067
+  _globals['_LISTBANNERSREQUEST']._serialized_start=1069
+  _globals['_LISTBANNERSREQUEST']._serialized_end=1089
+  _globals['_LISTBANNERSRESPONSE']._serialized_start=1091
+  _globals['_LISTBANNERSRESPONSE']._serialized_end=1155
+  _globals['_CREATEBANNERREQUEST']._serialized_start=1157
+  _globals['_CREATEBANNERREQUEST']._serialized_end=1228
+  _globals['_DELETEBANNERREQUEST']._serialized_start=1230
+  _globals['_DELETEBANNERREQUEST']._serialized_end=1280
+  _globals['_SETTINGSERVICE']._serialized_start=1644
+  _globals['_SETTINGSERVICE']._serialized_end=2686
 # @@protoc_insertion_point(module_scope)

@@ -118,6 +118,7 @@ class Setting(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     MINIMUM_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, such as "auth.registration"."""
     value: _builtins.str
@@ -138,6 +139,8 @@ class Setting(_message.Message):
     """Smallest value when it is a whole number."""
     maximum: _builtins.int
     """Largest value when it is a whole number."""
+    etag: _builtins.str
+    """As User.etag."""
     @_builtins.property
     def allowed_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Values that are allowed when it is a choice."""
@@ -161,10 +164,11 @@ class Setting(_message.Message):
         type: Global___SettingType.ValueType = ...,
         minimum: _builtins.int = ...,
         maximum: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_values", b"allowed_values", "change_time", b"change_time", "changed_by", b"changed_by", "default_value", b"default_value", "description", b"description", "maximum", b"maximum", "minimum", b"minimum", "name", b"name", "origin", b"origin", "type", b"type", "value", b"value", "variable", b"variable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_values", b"allowed_values", "change_time", b"change_time", "changed_by", b"changed_by", "default_value", b"default_value", "description", b"description", "etag", b"etag", "maximum", b"maximum", "minimum", b"minimum", "name", b"name", "origin", b"origin", "type", b"type", "value", b"value", "variable", b"variable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

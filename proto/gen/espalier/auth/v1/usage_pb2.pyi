@@ -377,6 +377,7 @@ class Quota(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     USED_FIELD_NUMBER: _builtins.int
     RESET_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the server."""
     user_id: _builtins.str
@@ -393,6 +394,8 @@ class Quota(_message.Message):
     """Time zone of the calendar, such as "Europe/Berlin"; UTC when empty."""
     used: _builtins.float
     """Used and held in this period; given by the server."""
+    etag: _builtins.str
+    """As User.etag; what is used is not part of it."""
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
         """When the period begins anew; unset when never."""
@@ -409,10 +412,11 @@ class Quota(_message.Message):
         time_zone: _builtins.str = ...,
         used: _builtins.float = ...,
         reset_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reset_time", b"reset_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "group_id", b"group_id", "id", b"id", "kind", b"kind", "period", b"period", "reset_time", b"reset_time", "time_zone", b"time_zone", "used", b"used", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "etag", b"etag", "group_id", b"group_id", "id", b"id", "kind", b"kind", "period", b"period", "reset_time", b"reset_time", "time_zone", b"time_zone", "used", b"used", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

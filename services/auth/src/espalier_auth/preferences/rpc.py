@@ -33,7 +33,11 @@ class SettingRpc(settings_pb2_grpc.SettingServiceServicer):
     def UpdateSetting(self, request: settings_pb2.UpdateSettingRequest, context: object) -> settings_pb2.Setting:
         with self._database.transaction() as session:
             changed = self._preferences.update(
-                session, request.setting.name, request.setting.value, by=current_principal().subject
+                session,
+                request.setting.name,
+                request.setting.value,
+                by=current_principal().subject,
+                etag=request.setting.etag,
             )
         return _to_setting(changed)
 
@@ -115,4 +119,5 @@ def _to_setting(setting: Setting) -> settings_pb2.Setting:
         variable=definition.variable,
         changed_by=setting.changed_by,
         change_time=timestamp(setting.changed_at),
+        etag=setting.etag,
     )

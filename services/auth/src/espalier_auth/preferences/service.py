@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from sqlalchemy.orm import Session
 
+from espalier_auth.etags import etag_of, require_unchanged
 from espalier_auth.preferences import registry, repository
 from espalier_auth.preferences.errors import (
     BannerNotFound,
@@ -46,6 +47,11 @@ class Setting:
     default: str
     changed_by: str = ""
     changed_at: datetime | None = None
+
+    @property
+    def etag(self) -> str:
+        """The mark of its value."""
+        return etag_of(self.value, self.origin)
 
 
 class Preferences:
@@ -88,13 +94,15 @@ class Preferences:
         changed = {row.name: row for row in repository.list_changed(session)}
         return [self._setting(self._definitions[name], changed) for name in sorted(self._definitions)]
 
-    def update(self, session: Session, name: str, value: str, *, by: str) -> Setting:
-        """Sets a value. Raises SettingNotFound, SettingLocked, InvalidSetting."""
+    def update(self, session: Session, name: str, value: str, *, by: str, etag: str = "") -> Setting:
+        """Sets a value. Raises SettingNotFound, SettingLocked, InvalidSetting, ChangedMeanwhile."""
         definition = self._changeable(name)
         if violation := definition.find_violation(value):
             raise InvalidSetting(f"The value of {name} {violation.description}.", violations=[violation])
         # Through the entity, so that the audit log tells the value before and after.
         row = repository.lock_changed(session, name)
+        now = self._setting(definition, {name: row} if row else {})
+        require_unchanged(etag, now.etag, what=f"the setting {name}")
         if row is None:
             note_before({f"settings/{name}": {"value": self._defaults[name]}})
             row = ChangedSetting(name=name)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from espalier.auth.v1 import usage_pb2, usage_pb2_grpc
 from espalier_auth.errors import ForPeopleOnly
+from espalier_auth.etags import quota_etag
 from espalier_auth.usage import repository
 from espalier_auth.usage.errors import InvalidPeriod, InvalidQuota, InvalidReservation
 from espalier_auth.usage.models import Kind, Period, Quota, UsageEntry
@@ -129,6 +130,7 @@ class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
                 _quota_id(request.quota),
                 amount=request.quota.amount if "amount" in paths else None,
                 time_zone=request.quota.time_zone if "time_zone" in paths else None,
+                etag=request.quota.etag,
             )
             return _to_quota(changed)
 
@@ -261,6 +263,7 @@ def _to_quota(status: QuotaStatus) -> usage_pb2.Quota:
         time_zone=quota.time_zone,
         used=status.used,
         reset_time=timestamp(status.reset_at),
+        etag=quota_etag(quota),
     )
 
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from espalier_auth.etags import quota_etag, require_unchanged
 from espalier_auth.usage import repository
 from espalier_auth.usage.calendar import is_time_zone, span
 from espalier_auth.usage.errors import InvalidQuota, QuotaExceeded, QuotaExists, QuotaNotFound
@@ -107,9 +108,11 @@ class Quotas:
         *,
         amount: float | None,
         time_zone: str | None,
+        etag: str = "",
     ) -> QuotaStatus:
-        """Changes what is not None. Raises QuotaNotFound, InvalidQuota."""
+        """Changes what is not None. Raises QuotaNotFound, ChangedMeanwhile, InvalidQuota."""
         quota = self._find(session, principal, quota_id)
+        require_unchanged(etag, quota_etag(quota), what="the limit")
         if time_zone is not None and not is_time_zone(time_zone or "UTC"):
             raise InvalidQuota("There is no such time zone.", violations=[_no_time_zone()])
         quota.amount = quota.amount if amount is None else amount
