@@ -8,11 +8,12 @@ import pytest
 from google.rpc import error_details_pb2
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm.exc import StaleDataError
 
 from espalier_common import errors
 from espalier_common.db import Database
 from espalier_common.errors import EspalierError
-from espalier_common.rpc.status import MAX_DETAILS_BYTES, code_of, to_status, translate
+from espalier_common.rpc.status import DETAILS_KEY, MAX_DETAILS_BYTES, code_of, from_check, to_status, translate
 
 
 def all_types(root: type[EspalierError] = EspalierError) -> list[type[EspalierError]]:
@@ -46,6 +47,36 @@ def test_a_foreign_error_becomes_ours(raised: BaseException, kind: type[Espalier
     assert isinstance(error, kind)
     assert error.reason == reason
     assert "secret" not in error.message
+
+
+def _refused(code: grpc.StatusCode, details: str, error: EspalierError | None = None) -> grpc.aio.AioRpcError:
+    trailing = [(DETAILS_KEY, to_status(error).SerializeToString())] if error else []
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailing), details)
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses"),
+        (grpc.StatusCode.UNKNOWN, "Stream removed"),
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+    ],
+)
+def test_a_service_that_is_killed_under_a_call_is_away_and_no_defect(code: grpc.StatusCode, details: str) -> None:
+    assert isinstance(translate(_refused(code, details)), errors.Unavailable)
+    assert isinstance(translate(_refused(grpc.StatusCode.UNKNOWN, "Unexpected ValueError")), errors.Internal)
+
+
+@pytest.mark.parametrize("kind", [errors.Internal, errors.Conflict, errors.DeadlineExceeded])
+def test_what_goes_wrong_at_auth_while_it_checks_a_caller_is_no_defect_here(kind: type[EspalierError]) -> None:
+    error = kind("of auth")
+    assert isinstance(from_check(_refused(code_of(error), "", error)), errors.Unavailable)
+    refused = errors.Unauthenticated("no")
+    assert isinstance(from_check(_refused(code_of(refused), "", refused)), errors.Unauthenticated)
+
+
+def test_a_row_that_went_away_under_a_change_is_a_conflict() -> None:
+    assert isinstance(translate(StaleDataError("1 row expected")), errors.Conflict)
 
 
 def test_nats_errors_mean_try_again() -> None:

@@ -94,7 +94,7 @@ def exchange_at(address: str, *, timeout: float = 5.0) -> Exchange:
 
         from espalier.auth.v1 import access_pb2, access_pb2_grpc
         from espalier_common.rpc.channel import open_bare_channel
-        from espalier_common.rpc.status import from_rpc_error
+        from espalier_common.rpc.status import from_check
 
         if not channels:
             channels.append(open_bare_channel(address))
@@ -102,7 +102,7 @@ def exchange_at(address: str, *, timeout: float = 5.0) -> Exchange:
         try:
             reply = access_pb2_grpc.ApiKeyServiceStub(channels[0]).ExchangeApiKey(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise from_check(error) from error
         return reply.access_token, float(reply.keep_seconds)
 
     return exchange

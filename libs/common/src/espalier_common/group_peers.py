@@ -56,7 +56,7 @@ def fetch_peers(address: str, *, timeout: float = 5.0) -> FetchPeers:
         from espalier.auth.v1 import access_pb2, access_pb2_grpc
         from espalier_common.rpc.channel import open_bare_channel
         from espalier_common.rpc.context import AUTHORIZATION_HEADER
-        from espalier_common.rpc.status import from_rpc_error
+        from espalier_common.rpc.status import from_check
 
         if not channels:
             channels.append(open_bare_channel(address))
@@ -65,7 +65,7 @@ def fetch_peers(address: str, *, timeout: float = 5.0) -> FetchPeers:
         try:
             reply = stub.ListPeers(access_pb2.ListPeersRequest(), timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise from_check(error) from error
         return list(reply.user_ids)
 
     return fetch

@@ -12,6 +12,7 @@ psycopg2: unique violation                      ALREADY_EXISTS       ALREADY_EXI
 psycopg2: foreign key, check, not null          FAILED_PRECONDITION  CONSTRAINT_VIOLATED
 psycopg2: DataError                             INVALID_ARGUMENT     INVALID_ARGUMENT
 SQLAlchemy: pool exhausted                      UNAVAILABLE          DATABASE_BUSY
+SQLAlchemy: the row is gone or was changed      ABORTED              CONFLICT
 nats: any                                       UNAVAILABLE          BUS_UNAVAILABLE
 anything else                                   INTERNAL, the request id and nothing of the cause
 """
@@ -100,9 +101,22 @@ def from_rpc_error(error: grpc.RpcError) -> EspalierError:
     message = (status.message if status else "") or _details(error) or "The service gave no reason."
     if status is None and code is grpc.StatusCode.UNAVAILABLE:
         return errors.Unavailable("A service of the platform does not answer at the moment; try again.", retry_after=1)
+    if status is None and code in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL} and _broke_off(message):
+        return errors.Unavailable("A service of the platform broke off; try again.", retry_after=1)
     if code is grpc.StatusCode.CANCELLED:
         return errors.Unavailable("The call was cancelled.")
     return _rebuild(code.name, message, _details_of(status))
+
+
+def from_check(error: grpc.RpcError) -> EspalierError:
+    """What auth answered when it was asked who calls: its refusal, or else that it cannot be told at the moment.
+
+    A defect or a conflict over there is neither one of this service nor of its caller.
+    """
+    answer = from_rpc_error(error)
+    if isinstance(answer, errors.Unauthenticated | errors.ResourceExhausted | errors.Unavailable):
+        return answer
+    return errors.Unavailable("Sign-in cannot be checked at the moment; try again.", retry_after=1)
 
 
 def translate(error: BaseException) -> EspalierError:  # noqa: PLR0911
@@ -131,6 +145,8 @@ def _translate_sqlalchemy(error: BaseException) -> EspalierError:
         return _translate_postgres(original)
     if type(error).__name__ == "TimeoutError":
         return DatabaseBusy("All database connections are in use; try again.", retry_after=1)
+    if type(error).__name__ in {"StaleDataError", "ObjectDeletedError"}:
+        return _changed_meanwhile()
     return errors.Internal("Something went wrong here; the administrator finds the cause under the request id.")
 
 
@@ -142,7 +158,7 @@ def _translate_postgres(error: BaseException) -> EspalierError:  # noqa: PLR0911
     if code == "57014":
         return errors.DeadlineExceeded("The database took too long to answer; narrow the request or try again.")
     if code in {"40001", "40P01", "55P03"}:
-        return errors.Conflict("Somebody changed the same thing at the same time; read it again and repeat.")
+        return _changed_meanwhile()
     if code == "23505":
         return errors.AlreadyExists("Something with the same name or key is there already.")
     if code.startswith("23"):
@@ -154,6 +170,10 @@ def _translate_postgres(error: BaseException) -> EspalierError:  # noqa: PLR0911
     if name in {"OperationalError", "InterfaceError"} or code[:2] in {"08", "57", "53"}:
         return DatabaseUnavailable("The database does not answer at the moment; try again.", retry_after=2)
     return errors.Internal("Something went wrong here; the administrator finds the cause under the request id.")
+
+
+def _changed_meanwhile() -> errors.Conflict:
+    return errors.Conflict("Somebody changed the same thing at the same time; read it again and repeat.")
 
 
 def _disk_full() -> DiskFull:
@@ -187,6 +207,11 @@ def _status_of(error: grpc.RpcError) -> status_pb2.Status | None:
         if key == DETAILS_KEY and isinstance(value, bytes):
             return status_pb2.Status.FromString(value)
     return None
+
+
+def _broke_off(details: str) -> bool:
+    """Whether it is gRPC that tells of a connection which ended under a call, as when the other process is killed."""
+    return any(sign in details for sign in ("Stream removed", "RST_STREAM", "Socket closed", "GOAWAY"))
 
 
 def _details(error: grpc.RpcError) -> str:
