@@ -152,8 +152,10 @@ class TokenVerifier:
         self._api_keys = KeyVerdicts(exchange, self._verify_token) if exchange else None
 
     async def fetch_keys(self) -> None:
-        """Asks auth for its keys until it has told them, so that the first caller is known also when auth is away then."""
-        while not await asyncio.to_thread(self._keys.are_known):
+        """Asks auth for its keys until it has told them: the first caller may come when auth is away."""
+        while True:
+            if await asyncio.to_thread(self._keys.are_known):
+                return
             await asyncio.sleep(KEYS_PAUSE)
 
     def cached(self, token: str) -> Principal | None:
