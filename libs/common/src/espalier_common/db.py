@@ -23,6 +23,7 @@ from espalier_common.settings import SettingsError
 from espalier_common.wakeups import Subscription, Wakeups
 
 _ANNOUNCEMENTS = "announcements"
+_WITNESS = "witness"
 
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_N_label)s",
@@ -66,8 +67,8 @@ def new_metadata() -> MetaData:
 class Witness(Protocol):
     """Who sees the transactions of the call being served; used by `espalier_common.audit`."""
 
-    def opened(self, session: Session) -> None:
-        """The transaction begins."""
+    def flushed(self, session: Session) -> None:
+        """Its entities were just written; the session still holds what they were before."""
 
     def closing(self, session: Session) -> None:
         """Its work is done and it is about to be committed; what is written now is committed with it."""
@@ -101,6 +102,7 @@ class Database:
         )
         event.listen(self.engine, "checkout", _check_open)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        event.listen(self._sessions, "after_flush", _tell_flushed)
         self._wakeups = Wakeups()
 
     @contextmanager
@@ -110,7 +112,7 @@ class Database:
         with self._sessions() as session:
             with session.begin():
                 if witness is not None:
-                    witness.opened(session)
+                    session.info[_WITNESS] = witness
                 yield session
                 if witness is not None:
                     witness.closing(session)
@@ -147,6 +149,12 @@ class Database:
     def close(self) -> None:
         """Closes the pooled connections."""
         self.engine.dispose()
+
+
+def _tell_flushed(session: Session, _: object) -> None:
+    witness: Witness | None = session.info.get(_WITNESS)
+    if witness is not None:
+        witness.flushed(session)
 
 
 def _check_open(driver: Any, record: object, proxy: object) -> None:  # noqa: ARG001

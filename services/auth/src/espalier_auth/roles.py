@@ -18,6 +18,7 @@ from itertools import groupby
 from espalier_common.identity import Principal, Scope
 
 ADMIN = "admin"
+_MOST_FOLDED = 1000
 
 _REACH: dict[Scope, int] = {"own": 0, "group": 1, "all": 2}
 
@@ -132,6 +133,7 @@ class Roles:
 
     def __init__(self, permissions: Iterable[str]) -> None:
         self._permissions = sorted(permissions)
+        self._folded: dict[frozenset[str], list[str]] = {}
         open_names = [name for name in self._permissions if not _matches(name, _RESERVED)]
 
         def those(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -171,7 +173,15 @@ class Roles:
 
     def folded(self, permissions: Iterable[str]) -> list[str]:
         """The same permissions in fewer words, for a token: `training.runs.*` where all of these are among them."""
-        given = set(permissions)
+        given = frozenset(permissions)
+        if (known := self._folded.get(given)) is None:
+            # There are about as many sets as roles; whoever makes roles all day costs the others their memory of them.
+            if len(self._folded) >= _MOST_FOLDED:
+                self._folded.clear()
+            known = self._folded[given] = self._fold(given)
+        return list(known)
+
+    def _fold(self, given: frozenset[str]) -> list[str]:
         folded = {name for name in given if name not in self._permissions}
         for prefix, family in groupby(self._permissions, key=lambda name: name.rpartition(".")[0]):
             names = list(family)

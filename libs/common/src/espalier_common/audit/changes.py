@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import event, inspect
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from espalier_common.audit.masking import is_masked, masked
@@ -21,15 +21,12 @@ class Changes:
         self.after: dict[str, Any] = {}
         self._left_out = 0
 
-    def watch(self, session: Session) -> None:
-        """Reads each flush of this session."""
-        event.listen(session, "after_flush", self._collect)
-
     def after_all(self) -> dict[str, Any]:
         """`after`, with the number of entities that were too many."""
         return {**self.after, "[more]": self._left_out} if self._left_out else self.after
 
-    def _collect(self, session: Session, _: object) -> None:
+    def collect(self, session: Session) -> None:
+        """Reads what the session has just flushed."""
         try:
             self._read(session)
         except Exception:

@@ -103,10 +103,10 @@ class Recording:
         self._request = request
         self._request_id = ""
 
-    def opened(self, session: Session) -> None:
+    def flushed(self, session: Session) -> None:
         """Reads what the transaction changes."""
         if not self.over:
-            self.changes.watch(session)
+            self.changes.collect(session)
 
     def closing(self, session: Session) -> None:
         """Writes the event with the call's first transaction that changes anything, held until the call is over."""
