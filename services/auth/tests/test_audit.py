@@ -10,7 +10,14 @@ import grpc.aio
 import pytest
 from sqlalchemy import func, select, text
 
-from espalier.auth.v1 import audit_pb2, audit_pb2_grpc, resources_pb2, service_pb2
+from espalier.auth.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
+    registration_pb2,
+    registration_pb2_grpc,
+    resources_pb2,
+    service_pb2,
+)
 from espalier_auth.audit import repository
 from espalier_auth.audit.models import AuditEntry
 from espalier_common.rpc.permissions import all_services
@@ -96,6 +103,21 @@ async def test_sign_ins_are_told_and_refreshes_are_not(auth: Any) -> None:
     assert {event.actor_name for event in done} == {"Administrator"}
     assert all(event.actor_id for event in done)
     assert not await wait_for(auth, 0, action="espalier.auth.v1.AuthService/Refresh")
+
+
+async def test_a_password_in_the_field_of_the_name_is_told_nowhere(auth: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError):
+        await auth.login(MARK, "wrong")
+    registration = registration_pb2_grpc.RegistrationServiceStub(auth.channel())
+    with pytest.raises(grpc.aio.AioRpcError):
+        await registration.ForgotPassword(registration_pb2.ForgotPasswordRequest(login=MARK))
+    [refused] = await wait_for(auth, action="espalier.auth.v1.AuthService/Login", result=REFUSED)
+    assert (refused.actor_name, refused.address, refused.reason) == ("", "127.0.0.1", "INVALID_CREDENTIALS")
+    with auth.database.transaction() as session:
+        for table in ("audit_events", "outbox", "password_counts"):
+            kept = "\n".join(session.scalars(text(f"SELECT {table}::text FROM {table}")))
+            assert MARK not in kept
+            assert MARK.encode().hex() not in kept
 
 
 async def test_a_refresh_token_that_comes_again_is_told_apart(auth: Any) -> None:

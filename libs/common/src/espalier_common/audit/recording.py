@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from espalier.auth.v1 import audit_pb2
 from espalier_common import outbox
 from espalier_common.audit.changes import Changes
-from espalier_common.audit.masking import masked, masked_message, to_json
+from espalier_common.audit.masking import MASK, masked, masked_message, to_json
 from espalier_common.audit.rule import AuditRule
 from espalier_common.db import new_id, utc_now
 from espalier_common.errors import EspalierError
@@ -28,6 +28,7 @@ DONE, REFUSED, FAILED = (
 REFUSALS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"})
 # A wrong request has changed nothing and was not refused for who sent it.
 UNTOLD = frozenset({"INVALID_ARGUMENT", "UNAVAILABLE"})
+TYPED_NAMES = frozenset({"username", "login"})
 _HELD_ROW = "espalier_audit_row"
 _ASIDE = "espalier_audit_aside"
 _DONE = "espalier_audit_done"
@@ -159,17 +160,22 @@ class Recording:
             address=storable(self.address)[:100],
             request_id=self._request_id,
             before=to_json(self.changes.before),
-            after=to_json(self.changes.after_all() or masked_message(self._request)),
+            after=to_json(self.changes.after_all() or self._asked()),
         )
         event.time.FromDatetime(self.time)
         if self.principal is not None:
             event.actor_id, event.actor_name = self.principal.subject, self.principal.name
         elif self.actor is not None:
             event.actor_id, event.actor_name = self.actor
-        elif isinstance(name := getattr(self._request, "username", None), str):
-            # Who tries to sign in; nobody has vouched for him.
-            event.actor_name = storable(name)[:64]
         return event
+
+    def _asked(self) -> Any:
+        """The request. What somebody unknown gives as his name may be a password that he typed into the wrong field."""
+        asked = masked_message(self._request)
+        if self.principal is None and isinstance(asked, dict):
+            named = self.actor[1] if self.actor else ""
+            return {name: (named or MASK) if name in TYPED_NAMES else value for name, value in asked.items()}
+        return asked
 
     def _result(self) -> "audit_pb2.AuditResult.ValueType":
         if self.error is None:

@@ -28,7 +28,7 @@ from espalier_auth.throttle.service import (
     address_bucket,
     device_bucket,
 )
-from espalier_common.audit.recording import note_aside, note_reason
+from espalier_common.audit.recording import note_actor, note_aside, note_reason
 from espalier_common.db import Database, utc_now
 
 # Of one account at a time in this process; the rest waits here instead of asking the database again and again.
@@ -132,6 +132,9 @@ class PasswordGate:
             with self._database.transaction() as session:
                 note_aside(session)
                 tried = find(session)
+                if tried.user is not None:
+                    # A name that is nobody's may be a password in the wrong field: it is told nowhere.
+                    note_actor("", tried.user.username)
                 ticket = self.throttle.take(session, tried.place)
         except NotNow as refused:
             if isinstance(refused.found, Refusal) and not refused.found.by_address:
