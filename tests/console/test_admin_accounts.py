@@ -1,0 +1,167 @@
+"""Users, roles, groups and invitations, as an administrator goes about them."""
+
+import pytest
+from administration import Administration, choose, dialog, row, submit
+from browsing import PASSWORD, ConsolePlatform, Windows, fill_in, heading, sign_in
+from platform_process import Api
+from playwright.async_api import expect
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+
+
+@pytest.fixture
+def administration(windows: Windows, platform: ConsolePlatform, admin: Api) -> Administration:
+    return Administration(windows, platform, admin)
+
+
+async def test_a_new_user_with_a_role_comes_in_by_the_link_that_is_shown(
+    administration: Administration, windows: Windows
+) -> None:
+    page = await administration.open("/admin/users")
+    await page.get_by_role("button", name="New user").click()
+    box = dialog(page, "New user")
+    await box.get_by_label("Username").fill("Not A Name!")
+    await box.get_by_role("button", name="Create the user").click()
+    await expect(box.get_by_role("alert")).to_contain_text("Username must match")
+
+    await box.get_by_label("Username").fill("nora")
+    await choose(page, box.get_by_label("Roles"), "tester")
+    await box.get_by_role("button", name="Create the user").click()
+    link = await box.get_by_label("Link", exact=True).input_value()
+    await submit(box, "Close")
+    await page.get_by_label("Name, account or e-mail").fill("nora")
+    await expect(page).to_have_url(f"{windows.address}/admin/users?query=nora")
+    await expect(row(page, "Users", "nora")).to_contain_text("tester")
+    await page.reload()
+    await expect(page.get_by_role("table", name="Users").get_by_role("row")).to_have_count(2)
+
+    theirs = await windows.page(link)
+    await fill_in(theirs, new_password=PASSWORD)
+    await theirs.get_by_role("button", name="Set the password").click()
+    await sign_in(theirs, "nora")
+    await expect(theirs.get_by_role("link", name="Users")).to_be_hidden()
+    await theirs.goto("/admin/users")
+    await heading(theirs, "Not allowed")
+
+
+async def test_a_custom_role_is_made_and_explained(administration: Administration) -> None:
+    page = await administration.open("/admin/roles?role=tester")
+    await page.get_by_role("button", name="New role").click()
+    box = dialog(page, "New role")
+    await box.get_by_label("Name").fill("labeller")
+    await box.get_by_label("Find a permission").fill("quotas")
+    await box.get_by_label("auth.quotas.list").check()
+    await box.get_by_label("Data of one's groups").check()
+    await submit(box, "Create the role")
+    await expect(page.get_by_role("region", name="Role labeller")).to_contain_text("Nobody.")
+
+    user_id = administration.user("olga")
+    await page.goto(f"/admin/users/{user_id}")
+    await expect(page.get_by_text("This user may do nothing.")).to_be_visible()
+    await choose(page, page.get_by_label("Roles"), "labeller")
+    await page.get_by_role("button", name="Save").click()
+    permission = row(page, "Permissions of the user", "auth.quotas.list")
+    await expect(permission).to_contain_text("Data of one's groups")
+    await expect(permission).to_contain_text("role labeller")
+    await page.goto("/admin/roles?role=labeller")
+    await expect(page.get_by_role("link", name="olga")).to_be_visible()
+    await page.get_by_role("button", name="Delete …").click()
+    box = dialog(page, "Delete the role labeller")
+    await box.get_by_role("button", name="Delete").click()
+    await expect(box.get_by_role("alert")).to_contain_text("is in use by 1 user")
+
+
+async def test_who_changes_what_another_changed_is_offered_to_load_it_again(administration: Administration) -> None:
+    user_id = administration.user("paul", "viewer")
+    page = await administration.open(f"/admin/users/{user_id}")
+    await expect(page.get_by_label("Name")).to_have_value("")
+    administration.api.call("PATCH", f"/api/v1/users/{user_id}", {"roles": ["tester"]}, update_mask="roles")
+    await page.get_by_label("Name").fill("Paul B.")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_role("alert")).to_contain_text("Somebody else changed the user paul")
+    await page.get_by_role("button", name="Load it again").click()
+    await expect(page.get_by_label("The user").get_by_text("tester")).to_be_visible()
+    await page.get_by_label("Name").fill("Paul B.")
+    await page.get_by_role("button", name="Save").click()
+    await heading(page, "Paul B.")
+
+
+async def test_several_users_are_disabled_at_once_each_with_a_result(administration: Administration) -> None:
+    for name in ("quin-1", "quin-2"):
+        administration.user(name, "viewer")
+    page = await administration.open("/admin/users?query=quin-")
+    await page.get_by_label("Select all on this page").check()
+    late = administration.api.get("/api/v1/users", query="quin-2")["users"][0]
+    administration.api.call("PATCH", f"/api/v1/users/{late['id']}", {"roles": ["tester"]}, update_mask="roles")
+    await page.get_by_role("button", name="Disable …").click()
+    box = dialog(page, "Disable users")
+    await box.get_by_role("button", name="Disable them").click()
+    await expect(box.get_by_role("status")).to_contain_text("1 disabled, 1 failed")
+    await expect(box.get_by_role("listitem").filter(has_text="quin-2")).to_contain_text("changed the user quin-2")
+    await submit(box, "Close")
+    await expect(row(page, "Users", "quin-1")).to_contain_text("Disabled")
+
+
+async def test_users_come_out_of_a_file_but_for_rows_that_are_wrong(administration: Administration) -> None:
+    administration.api.call("POST", "/api/v1/groups", {"name": "vision"})
+    page = await administration.open("/admin/users")
+    await page.get_by_role("button", name="Import CSV").click()
+    box = dialog(page, "Import users from CSV")
+    lines = ["username,display_name,roles,groups", "rita,Rita R.,tester viewer,vision", "Rob,,pilot,"]
+    await box.get_by_label("CSV text").fill("\n".join(lines))
+    wrong = row(page, "Users of the file", "pilot")
+    await expect(wrong).to_contain_text("Left out")
+    await expect(wrong).to_contain_text('there is no role "pilot"')
+    await box.get_by_role("button", name="Create 1 user").click()
+    await expect(box.get_by_text("1 created, 0 ready, 1 left out.")).to_be_visible()
+    async with page.expect_download() as saved:
+        await box.get_by_role("button", name="Save the links as CSV").click()
+    assert "rita,Rita R.,,http" in (await (await saved.value).path()).read_text("utf-8")
+    [rita] = administration.api.get("/api/v1/users", query="rita")["users"]
+    assert rita["roles"] == ["tester", "viewer"]
+    assert len(rita["group_ids"]) == 1
+
+
+async def test_pages_of_users_are_turned_and_kept_in_the_address(administration: Administration) -> None:
+    for number in range(21):
+        administration.user(f"page-{number:02}")
+    page = await administration.open("/admin/users?query=page-&size=20")
+    rows = page.get_by_role("table", name="Users").get_by_role("row")
+    await expect(rows).to_have_count(21)
+    await page.get_by_role("button", name="Next").click()
+    await expect(rows).to_have_count(2)
+    await page.reload()
+    await expect(rows).to_have_count(2)
+    await page.go_back()
+    await expect(rows).to_have_count(21)
+
+
+async def test_a_group_gives_its_roles_to_its_members(administration: Administration) -> None:
+    user_id = administration.user("sven")
+    page = await administration.open("/admin/groups")
+    await page.get_by_role("button", name="New group").click()
+    box = dialog(page, "New group")
+    await box.get_by_label("Name").fill("speech")
+    await choose(page, box.get_by_label("Roles of its members"), "auditor")
+    await box.get_by_label("Members", exact=True).fill("sve")
+    await page.get_by_role("option", name="sven").click()
+    await submit(box, "Create the group")
+    await expect(row(page, "Groups", "speech")).to_contain_text("auditor")
+    await page.goto(f"/admin/users/{user_id}")
+    await expect(row(page, "Permissions of the user", "auth.audit.list")).to_contain_text("group speech: role auditor")
+
+
+async def test_an_invitation_is_made_and_taken_back(administration: Administration) -> None:
+    page = await administration.open("/admin/invitations")
+    await expect(page.get_by_role("note")).to_contain_text("Registration is closed")
+    await page.get_by_role("button", name="Invite").click()
+    box = dialog(page, "Invite somebody")
+    await box.get_by_label("E-mail").fill("tess@example.org")
+    await choose(page, box.get_by_label("Roles"), "viewer")
+    await box.get_by_role("button", name="Make the link").click()
+    assert "/register#invitation=" in await box.get_by_label("Link", exact=True).input_value()
+    await submit(box, "Close")
+    invitation = row(page, "Open invitations", "tess@example.org")
+    await invitation.get_by_role("button", name="Revoke …").click()
+    await submit(dialog(page, "Take the invitation back"), "Revoke")
+    await expect(invitation).to_be_hidden()
