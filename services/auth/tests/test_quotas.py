@@ -159,7 +159,9 @@ async def test_an_amount_of_0_asks_whether_anything_is_left(desk: Any, mia: str)
 async def test_stored_bytes_are_limited_by_the_newest_amount(desk: Any, mia: str) -> None:
     await desk.limit(user_id=mia, amount=100, kind=STORED, period=0)
     desk.report(mia, 90, kind=STORED)
-    assert (await refusal(desk.reserve(mia, 20, kind=STORED))).message.endswith("Delete what is not needed.")
+    error = await refusal(desk.reserve(mia, 20, kind=STORED))
+    assert error.message.endswith("Delete what is not needed.")
+    assert error.retry_after
 
     desk.report(mia, 50, kind=STORED)
     assert await desk.reserve(mia, 20, kind=STORED)

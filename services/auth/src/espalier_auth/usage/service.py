@@ -21,7 +21,7 @@ from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
 from espalier_common.visibility import reaches
 
-RETRY_SECONDS = 60.0  # a run ends at some time, unlike a calendar's day nobody knows when
+RETRY_SECONDS = 60.0  # a run ends, or a file is deleted, at some time; unlike a calendar's day nobody knows when
 KEPT_AFTER_EXPIRY = timedelta(days=1)
 
 
@@ -200,10 +200,10 @@ def _exceeded(status: QuotaStatus, wanted: float) -> QuotaExceeded:
     if status.reset_at is not None:
         local = status.reset_at.astimezone(ZoneInfo(quota.time_zone))
         ending = f"It begins anew at {local:%Y-%m-%d %H:%M} ({quota.time_zone})."
-        retry_after: float | None = max(1.0, (status.reset_at - utc_now()).total_seconds())
+        retry_after = max(1.0, (status.reset_at - utc_now()).total_seconds())
     else:
         ending = "Wait until a run has ended." if quota.kind is Kind.CONCURRENT_RUNS else "Delete what is not needed."
-        retry_after = RETRY_SECONDS if quota.kind is Kind.CONCURRENT_RUNS else None
+        retry_after = RETRY_SECONDS
     return QuotaExceeded(
         f"This is over {whose} quota for {_UNITS[quota.kind]}{_EACH[quota.period]}: "
         f"{_number(status.used)} of {_number(quota.amount)} used or held{asked}. {ending}",
