@@ -5,11 +5,13 @@ import type { paths } from "./schema";
 const REFRESHED = "espalier-refreshed";
 const unsafe = new Set(["POST", "PUT", "PATCH", "DELETE"]);
 
-/** Asked when the session is over: true once somebody has signed in again, and the call is worth repeating. */
-type SignInAgain = () => Promise<boolean>;
+/** Why somebody has to sign in again: his session is over, or he did so too long ago for what he wants to do. */
+export type Cause = "ended" | "too-long-ago";
+/** True once he has signed in again, and the call is worth repeating. */
+type SignInAgain = (cause: Cause) => Promise<boolean>;
 let signInAgain: SignInAgain = () => Promise.resolve(false);
 
-export function onSessionEnd(handler: SignInAgain): void {
+export function onSignInNeeded(handler: SignInAgain): void {
   signInAgain = handler;
 }
 
@@ -54,17 +56,33 @@ async function renew(sent: number): Promise<Response | null> {
   return null;
 }
 
-/** Renews an expired session once and repeats the call; a sign-in that fails is an answer, not an expired session. */
+/** Renews an expired session and repeats the call; a sign-in that fails is an answer, not an expired session. */
 async function renewingFetch(request: Request): Promise<Response> {
   const again = request.clone();
   const sent = Date.now();
   const answer = await fetch(request);
-  if (answer.status !== 401 || request.url.includes("/api/v1/auth/") || !hasSession()) return answer;
-  const refusal = await refresh(sent);
-  if (refusal && refusal.status !== 401) return refusal;
-  if (refusal && !(await signInAgain())) return answer;
+  const refusal = await findRefusal(answer, sent);
+  if (refusal) return refusal;
   if (unsafe.has(again.method)) again.headers.set("x-csrf-token", csrfToken());
   return fetch(again);
+}
+
+/** What the call ends with; null when the session is good again, and the call is to be repeated. */
+async function findRefusal(answer: Response, sent: number): Promise<Response | null> {
+  if (new URL(answer.url).pathname.startsWith("/api/v1/auth/")) return answer;
+  if (answer.status === 403 && (await reasonOf(answer)) === "SIGN_IN_AGAIN") {
+    return (await signInAgain("too-long-ago")) ? null : answer;
+  }
+  if (answer.status !== 401 || !hasSession()) return answer;
+  const refusal = await refresh(sent);
+  if (refusal === null) return null;
+  if (refusal.status !== 401) return refusal;
+  return (await signInAgain("ended")) ? null : answer;
+}
+
+async function reasonOf(answer: Response): Promise<string> {
+  const body = (await answer.clone().json().catch(() => ({}))) as { reason?: string };
+  return body.reason ?? "";
 }
 
 const session: Middleware = {

@@ -1,6 +1,6 @@
 // Who is signed in at this browser: told to all its tabs, and asked to sign in again over the page when a session ends.
 import { computed, ref, shallowRef } from "vue";
-import { api, hasSession, onSessionEnd } from "../api/client";
+import { api, type Cause, hasSession, onSignInNeeded } from "../api/client";
 import { ProblemError } from "../api/problem";
 import { answerOf, queryClient } from "../api/queries";
 import type { components } from "../api/schema";
@@ -11,8 +11,8 @@ export type Me = components["schemas"]["auth.v1.Me"];
 type Notice = { kind: "signed-in"; user: string } | { kind: "signed-out" };
 
 const me = shallowRef<Me | null>(null);
-/** The session ended under an open page, which stays as it is until its user has signed in again. */
-const isEnded = ref(false);
+/** Why the user of an open page has to sign in again, while the page stays as it is; null when he need not. */
+const needed = ref<Cause | null>(null);
 const user = computed(() => me.value?.user ?? null);
 const tabs = new BroadcastChannel("espalier-session");
 let loading: Promise<void> | undefined;
@@ -74,7 +74,7 @@ function forget(): void {
 
 /** Lets the calls go on that have waited for somebody to sign in again. */
 function resume(isSignedIn: boolean): void {
-  isEnded.value = false;
+  needed.value = null;
   const calls = waiting;
   waiting = [];
   for (const go of calls) go(isSignedIn);
@@ -98,12 +98,12 @@ tabs.onmessage = ({ data }: MessageEvent<Notice>) => {
   else if (data.kind === "signed-in" || user.value) location.reload();
 };
 
-onSessionEnd(() => {
+onSignInNeeded((cause) => {
   if (!me.value) return Promise.resolve(false);
-  isEnded.value = true;
+  if (needed.value !== "ended") needed.value = cause;
   return new Promise((go) => waiting.push(go));
 });
 
 export function useSession() {
-  return { me, user, isEnded, may, load, ensureLoaded, login, adopt, logout, forget };
+  return { me, user, needed, may, load, ensureLoaded, login, adopt, logout, forget, resume };
 }

@@ -23,11 +23,16 @@ router.beforeEach(async (to) => {
   await ensureLoaded().catch(() => undefined);
   if (user.value && to.path === LOGIN) return localPath(to.query.next);
   if (to.meta.isOpen) return true;
-  if (!user.value) return withNext(LOGIN, to.redirectedFrom ?? to);
+  if (!user.value) return withNext(LOGIN, to);
   const mustChange = user.value.password_change_required;
-  if (mustChange && to.path !== CHANGE_PASSWORD) return withNext(CHANGE_PASSWORD, to.redirectedFrom ?? to);
-  return true;
+  if (mustChange && to.path !== CHANGE_PASSWORD) return withNext(CHANGE_PASSWORD, to);
+  return to.path === "/" ? firstPage() : true;
 });
+
+function firstPage(): string {
+  const { may } = useSession();
+  return routes.find((route) => route.meta?.section && may(route.meta.permission))?.path ?? "/profile";
+}
 
 router.afterEach((to) => {
   document.title = `${to.meta.title} · Espalier`;

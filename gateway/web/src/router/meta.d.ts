@@ -6,6 +6,8 @@ declare module "vue-router" {
     title: string;
     /** Shown also to who is not signed in, without header and navigation. */
     isOpen?: boolean;
+    /** Shown without header and navigation. */
+    isBare?: boolean;
     /** What one must be allowed to do; without it the page is not linked, and says so when it is opened. */
     permission?: string;
     /** Where on the left it is linked; not at all when unset. */

@@ -5,7 +5,8 @@ import { accountRoutes } from "../pages/account/routes";
 import { adminRoutes } from "../pages/admin/routes";
 
 export const routes: RouteRecordRaw[] = [
-  { path: "/", redirect: "/runs" },
+  // The guard leads on from here, to the first page that the user may see.
+  { path: "/", component: () => import("../pages/NotFoundPage.vue"), meta: { title: "Espalier", isBare: true } },
   {
     path: "/runs",
     component: () => import("../pages/runs/RunsPage.vue"),

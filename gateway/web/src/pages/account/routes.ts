@@ -22,7 +22,7 @@ export const accountRoutes: RouteRecordRaw[] = [
   {
     path: "/change-password",
     component: () => import("./ChangePasswordPage.vue"),
-    meta: { title: "Choose a password" },
+    meta: { title: "Choose a password", isBare: true },
   },
   {
     path: "/profile",

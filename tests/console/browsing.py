@@ -1,0 +1,120 @@
+"""The console in a real browser: one Chromium, a window of its own for each test, and what a page must never do."""
+
+import shutil
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from platform_process import Api, Platform
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, expect
+
+ROOT = Path(__file__).resolve().parents[2]
+AXE = ROOT / "gateway" / "web" / "node_modules" / "axe-core" / "axe.min.js"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PASSWORD = "a quiet green lamp"
+
+_numbers = count(1)
+expect.set_options(timeout=15_000)  # milliseconds; other tests may take the processors meanwhile
+
+
+class ConsolePlatform(Platform):
+    """A platform as behind a proxy on this machine, so that each window may have an address of its own."""
+
+    def __init__(self, *, providers: str) -> None:
+        super().__init__()
+        self._providers = providers
+        # Another site than 127.0.0.1, where the identity provider is, as it would be on a network.
+        self.address = f"http://localhost:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **super().environment,
+            "ESPALIER_PUBLIC_URL": self.address,
+            "ESPALIER_OIDC_PROVIDERS": self._providers,
+            "ESPALIER_TRUSTED_PROXIES": '["127.0.0.0/8", "::1/128"]',
+        }
+
+
+@dataclass
+class Windows:
+    """Opens windows, each with cookies and a network address of its own, and finds out what went wrong in them."""
+
+    browser: Browser
+    address: str
+    faults: list[str] = field(default_factory=list)
+    contexts: list[BrowserContext] = field(default_factory=list)
+
+    async def open(self, **settings: Any) -> BrowserContext:
+        headers = {"x-forwarded-for": f"203.0.113.{next(_numbers)}"}
+        context = await self.browser.new_context(
+            base_url=self.address,
+            extra_http_headers=headers,
+            viewport={"width": 1280, "height": 800},
+            reduced_motion="reduce",
+            **settings,
+        )
+        context.set_default_timeout(15_000)
+        context.on("console", self._note)
+        context.on("weberror", lambda error: self.faults.append(str(error.error)))
+        self.contexts.append(context)
+        return context
+
+    async def page(self, path: str = "/", **settings: Any) -> Page:
+        """The one page of a new window."""
+        page = await (await self.open(**settings)).new_page()
+        await page.goto(path)
+        return page
+
+    async def close(self) -> None:
+        for context in self.contexts:
+            await context.close()
+
+    def _note(self, message: ConsoleMessage) -> None:
+        # A refused call is an answer that the page shows; everything else is a fault of ours.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.faults.append(message.text)
+
+
+async def fill_in(page: Page, **values: str) -> None:
+    """Fills fields by their names; "_" stands for a dash."""
+    for name, value in values.items():
+        await page.locator(f'input[name="{name.replace("_", "-")}"]').fill(value)
+
+
+async def sign_in(page: Page, username: str, password: str = PASSWORD) -> None:
+    """From the sign-in page to the one that was asked for."""
+    await fill_in(page, username=username, password=password)
+    await page.get_by_role("button", name="Sign in", exact=True).click()
+    await expect(page.get_by_role("heading", level=1)).not_to_have_text("Sign in")
+
+
+async def heading(page: Page, text: str) -> None:
+    """Waits until the page has this heading."""
+    await expect(page.get_by_role("heading", level=1)).to_have_text(text)
+
+
+async def check_accessibility(page: Page) -> None:
+    """No violation of WCAG 2.1 A and AA that axe calls serious or critical."""
+    await page.wait_for_load_state("networkidle")
+    await page.evaluate(AXE.read_text("utf-8"))
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+    found = await page.evaluate("tags => axe.run({runOnly: tags})", tags)
+    grave = [
+        f"{each['id']}: {each['help']}: {node['html']}"
+        for each in found["violations"]
+        if each["impact"] in {"serious", "critical"}
+        for node in each["nodes"]
+    ]
+    assert not grave, f"{page.url}:\n" + "\n".join(grave)
+
+
+def make_user(platform: Platform, admin: Api, username: str, *, roles: tuple[str, ...] = ("trainer",)) -> str:
+    """A user who has chosen his password; gives his id."""
+    user = {"username": username, "roles": list(roles)}
+    first = "a password by the admin"
+    made = admin.call("POST", "/api/v1/users", {"user": user, "password": first})
+    body = {"current_password": first, "new_password": PASSWORD}
+    platform.login(username, first).call("POST", "/api/v1/me/password", body)
+    return str(made["id"])

@@ -1,0 +1,83 @@
+"""What holds for every page: it can be used by everybody, in both themes, and is quick to arrive."""
+
+import gzip
+from collections.abc import Callable
+
+import pytest
+from browsing import Windows, check_accessibility, heading, sign_in
+from playwright.async_api import Response, expect
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+NewUser = Callable[..., str]
+
+SIGNED_OUT = ["/login", "/register", "/forgot-password", "/reset-password", "/login/callback"]
+SIGNED_IN = ["/runs", "/profile", "/profile/password", "/profile/sessions", "/profile/api-keys", "/profile/usage"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_pages_have_no_grave_barrier(windows: Windows, new_user: NewUser, theme: str) -> None:
+    username = f"xenia-{theme}"
+    new_user(username)
+    page = await windows.page("/login", color_scheme=theme)
+    for path in SIGNED_OUT:
+        await page.goto(path)
+        await check_accessibility(page)
+    await page.goto("/login")
+    await sign_in(page, username)
+    for path in [*SIGNED_IN, "/no-such-page", "/admin/users"]:
+        await page.goto(path)
+        await check_accessibility(page)
+
+
+async def test_what_one_may_not_do_is_not_linked_and_says_what_it_needs(windows: Windows, new_user: NewUser) -> None:
+    new_user("yara", roles=("viewer",))
+    page = await windows.page("/admin/users")
+    await sign_in(page, "yara")
+    await expect(page.get_by_text("auth.users.list")).to_be_visible()
+    navigation = page.get_by_role("navigation", name="Pages")
+    await expect(navigation.get_by_role("link", name="Training runs")).to_be_visible()
+    await expect(navigation.get_by_role("link", name="Users")).not_to_be_visible()
+    await page.goto("/no-such-page")
+    await heading(page, "Page not found")
+
+
+async def test_the_first_page_needs_little(windows: Windows) -> None:
+    context = await windows.open()
+    page = await context.new_page()
+    scripts: list[Response] = []
+    page.on("response", lambda answer: scripts.append(answer) if answer.url.endswith(".js") else None)
+    await page.goto("/login")
+    await page.wait_for_load_state("networkidle")
+    bytes_sent = sum([len(gzip.compress(await script.body())) for script in scripts])
+    assert 0 < bytes_sent <= 250 * 1024
+
+
+async def test_the_keyboard_alone_is_enough(windows: Windows, new_user: NewUser) -> None:
+    new_user("zoe")
+    page = await windows.page("/runs")
+    await heading(page, "Sign in")
+    await expect(page.locator('input[name="username"]')).to_be_focused()
+    await page.keyboard.type("zoe")
+    await page.keyboard.press("Tab")
+    await page.keyboard.type("a quiet green lamp")
+    await page.keyboard.press("Enter")
+    await heading(page, "Training runs")
+    await page.reload()
+    await heading(page, "Training runs")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#content")).to_be_focused()
+
+
+async def test_a_narrow_window_folds_the_navigation_away(windows: Windows, new_user: NewUser) -> None:
+    new_user("zeno")
+    page = await windows.page("/runs")
+    await sign_in(page, "zeno")
+    await page.set_viewport_size({"width": 390, "height": 800})
+    navigation = page.get_by_role("navigation", name="Pages")
+    await expect(navigation).not_to_be_visible()
+    await page.get_by_role("button", name="Navigation").click()
+    await expect(navigation).to_be_visible()
+    overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0

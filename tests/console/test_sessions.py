@@ -1,0 +1,138 @@
+"""A session over many tabs: renewed by all of them together, ended elsewhere, and begun again over a page."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from browsing import PASSWORD, ConsolePlatform, Windows, check_accessibility, fill_in, heading, sign_in
+from platform_process import Api
+from playwright.async_api import BrowserContext, Page, Response, expect
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+NewUser = Callable[..., str]
+
+TABS = 10
+ROUNDS = 5
+
+
+async def let_access_expire(context: BrowserContext) -> None:
+    """What the browser itself does after ten minutes, when the cookie's time is over; the tokens stay valid."""
+    await context.clear_cookies(name="espalier_access")
+
+
+async def test_ten_tabs_of_one_browser_renew_together_and_nobody_is_signed_out(
+    windows: Windows, admin: Api, new_user: NewUser
+) -> None:
+    user_id = new_user("olga")
+    context = await windows.open()
+    first = await context.new_page()
+    await first.goto("/profile")
+    await sign_in(first, "olga")
+    tabs = [first, *[await context.new_page() for _ in range(TABS - 1)]]
+    await asyncio.gather(*(tab.goto("/profile/sessions") for tab in tabs))
+    refreshes: list[int] = []
+    context.on(
+        "response",
+        lambda answer: refreshes.append(answer.status) if answer.url.endswith("/api/v1/auth/refresh") else None,
+    )
+    for _ in range(ROUNDS):
+        await let_access_expire(context)
+        statuses = await asyncio.gather(*(asked_in(tab) for tab in tabs))
+        assert statuses == [200] * TABS
+    # Reloading starts each tab anew, in the middle of what others do.
+    await let_access_expire(context)
+    await asyncio.gather(*(tab.reload() for tab in tabs))
+    await asyncio.gather(*(expect(tab.get_by_text("this one")).to_be_attached() for tab in tabs))
+    # One for each time, or two where a call was under way while the cookie went; never one for each tab.
+    assert set(refreshes) == {200}
+    assert ROUNDS < len(refreshes) <= 2 * (ROUNDS + 1)
+    events = admin.get("/api/v1/audit-events", actor_id=user_id)["events"]
+    assert not [event for event in events if "REUSED" in event["reason"]]
+
+
+async def asked_in(tab: Page) -> int:
+    """The status of the answer that the page gets in the end when it asks again."""
+    async with tab.expect_response(is_final) as answer:
+        for title in ("Password", "Sessions"):
+            await follow(tab, title)
+            await tab.wait_for_function("title => document.title.startsWith(title)", arg=title)
+    return (await answer.value).status
+
+
+async def follow(tab: Page, link: str) -> None:
+    """Follows a link, and not with the mouse: a browser does not draw the tabs behind."""
+    await tab.get_by_role("link", name=link, exact=True).dispatch_event("click")
+
+
+def is_final(answer: Response) -> bool:
+    return answer.url.endswith("/api/v1/me/sessions") and answer.status != 401
+
+
+async def test_a_session_that_ends_under_a_form_is_begun_again_over_it(windows: Windows, new_user: NewUser) -> None:
+    new_user("paul")
+    page = await windows.page("/profile")
+    await sign_in(page, "paul")
+    await page.locator('input[name="name"]').fill("Paul of the long form")
+    elsewhere = await windows.page("/profile/sessions")
+    await sign_in(elsewhere, "paul")
+    await elsewhere.get_by_role("button", name="Sign out all others").click()
+    await elsewhere.get_by_role("button", name="Sign out the others", exact=True).click()
+    await expect(elsewhere.get_by_role("row")).to_have_count(2)
+
+    dialog = page.get_by_role("dialog", name="Your session has ended")
+    # What is revoked is over within five seconds, on every service; then the next call meets it.
+    user = page.context.request
+    while (await user.get("/api/v1/me")).ok:
+        await asyncio.sleep(0.2)
+    await page.get_by_role("button", name="Save").click()
+    await expect(dialog).to_be_visible()
+    await check_accessibility(page)
+    await fill_in(page, again="not the password")
+    await dialog.get_by_role("button", name="Sign in").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("Username or password is wrong.")
+    await fill_in(page, again=PASSWORD)
+    await dialog.get_by_role("button", name="Sign in").click()
+    await expect(dialog).not_to_be_visible()
+    # The call that met the end of the session went on by itself.
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    assert await page.locator('input[name="name"]').input_value() == "Paul of the long form"
+
+
+async def test_a_sign_in_in_one_tab_lets_the_others_go_on(windows: Windows, new_user: NewUser) -> None:
+    new_user("rosa")
+    context = await windows.open()
+    page, other = await context.new_page(), await context.new_page()
+    await page.goto("/profile")
+    await sign_in(page, "rosa")
+    await other.goto("/profile")
+    await let_access_expire(context)
+    await context.clear_cookies(name="espalier_refresh")
+    for tab in (page, other):
+        await follow(tab, "Sessions")
+        await expect(tab.get_by_role("dialog", name="Your session has ended")).to_be_visible()
+    await page.bring_to_front()
+    await fill_in(page, again=PASSWORD)
+    await page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
+    for tab in (page, other):
+        await expect(tab.get_by_text("this one")).to_be_attached()
+
+    await page.get_by_role("button", name="rosa", exact=True).click()
+    await page.get_by_role("menuitem", name="Sign out").click()
+    await heading(other, "Sign in")
+
+
+async def test_one_of_the_own_sessions_is_ended(windows: Windows, platform: ConsolePlatform, new_user: NewUser) -> None:
+    new_user("sven")
+    program = platform.login("sven", PASSWORD)
+    page = await windows.page("/profile/sessions")
+    await sign_in(page, "sven")
+    row = page.get_by_role("row").filter(has_text="Python")
+    await expect(row.first).to_contain_text("127.0.0.1")
+    await expect(page.get_by_role("row").filter(has_text="this one")).to_contain_text("203.0.113.")
+    await check_accessibility(page)
+    while await row.count():
+        before = await row.count()
+        await row.first.get_by_role("button").click()
+        await expect(row).to_have_count(before - 1)
+    refused = program.http.post("/api/v1/auth/refresh", json={"refresh_token": program.refresh_token})
+    assert refused.status_code == 401
