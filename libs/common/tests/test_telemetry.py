@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -30,6 +31,21 @@ def test_the_request_id_of_the_call_is_in_the_line() -> None:
     request_id_var.set("r-9")
     assert line("x")["request_id"] == "r-9"
     request_id_var.set("")
+
+
+def test_the_time_of_a_line_is_utc_and_says_so() -> None:
+    written = datetime.fromisoformat(line("x")["time"])
+    assert written.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r\nb", 'a", "level": "error'])
+def test_a_line_break_in_what_is_logged_makes_no_second_line(text: str) -> None:
+    record = logging.LogRecord("a.b", logging.INFO, "", 0, "%s", (text,), None)
+    record.fields = {"username": text}
+    written = JsonFormatter("auth").format(record)
+    assert not {"\n", "\r"} & set(written)
+    assert (json.loads(written)["event"], json.loads(written)["username"]) == (text, text)
 
 
 def test_a_traceback_stays_on_its_line() -> None:
