@@ -21,6 +21,10 @@ from espalier_common.errors import Unavailable
 from espalier_common.nats_client import client_type
 from espalier_common.packs import PACK_HEADER, unpack
 from espalier_common.settings import SettingsError
+from espalier_common.streams import AUDIT as AUDIT  # noqa: PLC0414  (part of this interface, as are the next three)
+from espalier_common.streams import EVENTS as EVENTS  # noqa: PLC0414
+from espalier_common.streams import TELEMETRY as TELEMETRY  # noqa: PLC0414
+from espalier_common.streams import Stream as Stream  # noqa: PLC0414
 from espalier_common.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -40,47 +44,6 @@ KEEP_PROCESSED = timedelta(days=8)  # longer than any stream keeps a message
 M = TypeVar("M", bound=Message)
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A JetStream stream: `max_age` (0: for ever) and `duplicate_window` in seconds, `max_bytes` on disk.
-
-    When it is full the oldest go first. One that `keeps_all` refuses new ones instead, which wait in their outbox, and
-    lets one go when its consumer has applied it; that consumer tries for ever.
-    """
-
-    name: str
-    subjects: tuple[str, ...]
-    max_age: float
-    max_bytes: int
-    duplicate_window: float = 120.0
-    keeps_all: bool = False
-
-    def takes(self, subject: str) -> bool:
-        """True when the stream stores what is published under the subject."""
-        tokens = subject.split(".")
-        patterns = (pattern.split(".") for pattern in self.subjects)
-        return any(
-            len(pattern) == len(tokens) and all(p in ("*", t) for p, t in zip(pattern, tokens, strict=True))
-            for pattern in patterns
-        )
-
-
-EVENTS = Stream("events", ("espalier.*.*.*",), max_age=7 * 86_400, max_bytes=256 << 20)
-"""Domain events; subject = full name of the proto message, `espalier.<service>.v1.<Message>`."""
-TELEMETRY = Stream(
-    "telemetry",
-    ("espalier.training_orchestrator.v1.TelemetryBatch.*",),
-    max_age=86_400,
-    max_bytes=512 << 20,
-    duplicate_window=600,
-)
-"""Metrics and log lines of training runs; subject = full name of the message, a dot, the run id: one token more than
-events have, so that no message is stored twice."""
-
-AUDIT = Stream("audit", ("espalier.*.audit",), max_age=0, max_bytes=256 << 20, keeps_all=True)
-"""What the services tell the audit log; subject = `espalier.<service>.audit`, which that service alone may publish."""
 
 
 @dataclass(frozen=True)
