@@ -17,6 +17,7 @@ from espalier.auth.v1 import (
     registration_pb2_grpc,
     resources_pb2,
     service_pb2,
+    service_pb2_grpc,
 )
 from espalier_auth.audit import repository
 from espalier_auth.audit.models import AuditEntry
@@ -106,12 +107,15 @@ async def test_sign_ins_are_told_and_refreshes_are_not(auth: Any) -> None:
 
 
 async def test_a_password_in_the_field_of_the_name_is_told_nowhere(auth: Any) -> None:
+    signed_in = service_pb2_grpc.AuthServiceStub(auth.channel((await auth.login()).access_token))
     with pytest.raises(grpc.aio.AioRpcError):
         await auth.login(MARK, "wrong")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await signed_in.Login(service_pb2.LoginRequest(username=MARK, password="wrong"))
     registration = registration_pb2_grpc.RegistrationServiceStub(auth.channel())
     with pytest.raises(grpc.aio.AioRpcError):
         await registration.ForgotPassword(registration_pb2.ForgotPasswordRequest(login=MARK))
-    [refused] = await wait_for(auth, action="espalier.auth.v1.AuthService/Login", result=REFUSED)
+    _, refused = await wait_for(auth, 2, action="espalier.auth.v1.AuthService/Login", result=REFUSED)
     assert (refused.actor_name, refused.address, refused.reason) == ("", "127.0.0.1", "INVALID_CREDENTIALS")
     with auth.database.transaction() as session:
         for table in ("audit_events", "outbox", "password_counts"):

@@ -170,9 +170,9 @@ class Recording:
         return event
 
     def _asked(self) -> Any:
-        """The request. What somebody unknown gives as his name may be a password that he typed into the wrong field."""
+        """The request. What somebody gives as his name at a sign-in may be a password, typed into the wrong field."""
         asked = masked_message(self._request)
-        if self.principal is None and isinstance(asked, dict):
+        if isinstance(asked, dict):
             named = self.actor[1] if self.actor else ""
             return {name: (named or MASK) if name in TYPED_NAMES else value for name, value in asked.items()}
         return asked
