@@ -10,10 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psutil
 
 ESPALIER = Path(sys.executable).parent / "espalier"
 PROCESSES = ("postgres", "nats", "auth", "model-registry", "chat", "eval", "training-orchestrator", "prompt", "gateway")
@@ -54,6 +56,8 @@ class Platform:
             **{k: v for k, v in os.environ.items() if not k.startswith("ESPALIER_")},
             "ESPALIER_HOME": str(self.home),
             "ESPALIER_GATEWAY_PORT": str(self.port),
+            # A free port of its own for each service.
+            "ESPALIER_METRICS_LISTEN": "127.0.0.1:0",
             "XDG_CONFIG_HOME": str(self.home / "config"),
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
@@ -77,6 +81,16 @@ class Platform:
 
     def pid(self, process: str) -> int:
         return int(json.loads((self.home / "run" / f"{process}.json").read_text("utf-8"))["pid"])
+
+    def metrics(self, process: str) -> str:
+        """What Prometheus reads of a service: it answers at the one of its ports that speaks HTTP and has /metrics."""
+        for connection in psutil.Process(self.pid(process)).net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                with suppress(httpx.HTTPError):
+                    answer = httpx.get(f"http://127.0.0.1:{connection.laddr.port}/metrics", timeout=5)
+                    if answer.is_success and "# TYPE" in answer.text:
+                        return answer.text
+        raise AssertionError(f"{process} serves no metrics")
 
     def kill(self, process: str) -> None:
         """Ends a process the hard way, and waits until it is gone."""

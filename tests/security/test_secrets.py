@@ -16,6 +16,8 @@ from platform_process import Api, Platform
 from psycopg2 import sql
 
 MARK = "Qz7xK2mWv9"
+WITH_DATABASE = ("auth", "training-orchestrator", "model-registry", "chat", "eval", "prompt")
+SERVICES = (*WITH_DATABASE, "gateway")
 
 
 @dataclass
@@ -119,7 +121,7 @@ def rows(platform: Platform) -> Iterator[tuple[str, bytes]]:
     """Every row of every table of every database, as a dump has it."""
     kept = json.loads((platform.home / "secrets" / "secrets.json").read_text("utf-8"))
     port = json.loads((platform.home / "run" / "ports.json").read_text("utf-8"))["postgres"]
-    for name in ("auth", "training-orchestrator", "model-registry", "chat", "eval", "prompt"):
+    for name in WITH_DATABASE:
         address = {"host": "127.0.0.1", "port": port, "dbname": name, "user": name}
         with closing(psycopg2.connect(**address, password=kept[f"database/{name}"])) as connection:
             cursor = connection.cursor()
@@ -138,15 +140,17 @@ def places(platform: Platform, planted: Planted) -> Iterator[tuple[str, bytes]]:
                 yield str(path.relative_to(platform.home)), path.read_bytes()
     yield from rows(platform)
     yield "refusals", "\n".join(planted.refusals).encode()
-    metrics = platform.admin().http.get("/metrics")
-    yield "metrics", metrics.content
+    for service in SERVICES:
+        yield f"/metrics of {service}", platform.metrics(service).encode()
 
 
 def test_no_secret_is_found_anywhere(platform: Platform, planted: Planted) -> None:
     assert len(planted.secrets) > 40
-    assert any(b"sonja" in content for place, content in places(platform, planted) if place == "auth.users")
+    read = dict(places(platform, planted))
+    assert b"sonja" in read["auth.users"]
+    assert all(b"espalier_" in read[f"/metrics of {service}"] for service in SERVICES)
     forms = {form: what for what, secret in planted.secrets.items() for form in spellings(secret)}
-    found = [(place, forms[form]) for place, content in places(platform, planted) for form in forms if form in content]
+    found = [(place, forms[form]) for place, content in read.items() for form in forms if form in content]
     assert found == []
 
 
