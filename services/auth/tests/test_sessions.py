@@ -1,7 +1,6 @@
 """Refresh tokens: one use each, and a second use ends the session."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +13,7 @@ from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.models import LoginSession, RefreshToken, User
 from espalier_auth.roles import Roles
-from espalier_auth.service import Continuation, Sessions
+from espalier_auth.service import Sessions
 from espalier_auth.settings import SessionRules
 from espalier_common.db import utc_now
 from espalier_common.rpc.status import from_rpc_error
@@ -52,28 +51,22 @@ async def test_another_session_of_the_same_user_lives_on(auth: Any) -> None:
 
 
 async def test_of_twenty_parallel_refreshes_exactly_one_succeeds(auth: Any) -> None:
-    channels = [grpc.insecure_channel(auth.address) for _ in range(4)]
-    stubs = [service_pb2_grpc.AuthServiceStub(channel) for channel in channels]
+    # Several connections, or the calls of a round would come one after the other out of one.
+    stubs = [service_pb2_grpc.AuthServiceStub(auth.channel()) for _ in range(4)]
 
-    def attempt(number: int, token: str) -> str:
+    async def attempt(number: int, token: str) -> str:
         try:
-            return stubs[number % 4].Refresh(service_pb2.RefreshRequest(refresh_token=token)).refresh_token
-        except grpc.RpcError as error:
+            pair = await stubs[number % 4].Refresh(service_pb2.RefreshRequest(refresh_token=token))
+        except grpc.aio.AioRpcError as error:
             return from_rpc_error(error).reason
+        return str(pair.refresh_token)
 
-    with ThreadPoolExecutor(20) as threads:
-        for _ in range(200):
-            token = (await asyncio.to_thread(_begin, auth)).refresh_token
-            loop = asyncio.get_running_loop()
-            answers = await asyncio.gather(
-                *(loop.run_in_executor(threads, attempt, number, token) for number in range(20))
-            )
-            successes = [answer for answer in answers if answer != "INVALID_REFRESH_TOKEN"]
-            assert len(successes) == 1
-            # The nineteen others were second uses: the successor is dead too.
-            await expect_refused(auth, successes[0])
-    for channel in channels:
-        channel.close()
+    for token in await asyncio.to_thread(_begin, auth, 200):
+        answers = await asyncio.gather(*(attempt(number, token) for number in range(20)))
+        successes = [answer for answer in answers if answer != "INVALID_REFRESH_TOKEN"]
+        assert len(successes) == 1
+        # The nineteen others were second uses: the successor is dead too.
+        assert await attempt(0, successes[0]) == "INVALID_REFRESH_TOKEN"
 
 
 async def test_signing_out_ends_the_session_and_succeeds_again(auth: Any) -> None:
@@ -192,11 +185,11 @@ def _sessions(auth: Any) -> list[tuple[str, bool]]:
         return [(login.revoked_reason, login.revoked_at is not None) for login in session.scalars(select(LoginSession))]
 
 
-def _begin(auth: Any) -> Continuation:
-    """A session without the password's check, which takes most of the time of a sign-in."""
+def _begin(auth: Any, count: int) -> list[str]:
+    """Sessions without the password's check, which takes most of the time of a sign-in; gives their refresh tokens."""
     with auth.database.transaction() as session:
         user = session.scalars(select(User).where(User.username == "admin")).one()
-        return _use_cases().begin(session, user)
+        return [_use_cases().begin(session, user).refresh_token for _ in range(count)]
 
 
 def _use_cases() -> Sessions:

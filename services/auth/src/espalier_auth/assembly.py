@@ -128,7 +128,8 @@ def build(settings: AuthSettings) -> Service:
 
 
 def _make_parts(settings: AuthSettings) -> _Parts:
-    database = Database(settings.database_url)
+    # As many as work at once: sign-ins, other calls, the relay and the consumers.
+    database = Database(settings.database_url, pool_size=10)
     master_key = MasterKey(settings.master_key_bytes())
     former = settings.former_master_key_bytes()
     keys = SigningKeys(

@@ -194,7 +194,7 @@ def use_refresh_token(session: Session, token_hash: bytes, now: datetime) -> Use
 
 
 def find_used_token(session: Session, token_hash: bytes) -> UsedToken | None:
-    """The token, if it was exchanged before."""
+    """The token, if it was exchanged before and its session goes on."""
     row = session.execute(_finding_used_token(), {"hash": token_hash}).one_or_none()
     return UsedToken(*row) if row else None
 
@@ -336,7 +336,7 @@ def _using_token() -> Update:
 
 @cache
 def _finding_used_token() -> Select[Any]:
-    used = (_tokens.token_hash == bindparam("hash"), _tokens.used_at.is_not(None))
+    used = (_tokens.token_hash == bindparam("hash"), _tokens.used_at.is_not(None), _sessions.revoked_at.is_(None))
     return select(*_USED).join(table_of(RefreshToken), _tokens.session_id == _sessions.id).where(*used)
 
 
