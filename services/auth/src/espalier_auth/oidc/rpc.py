@@ -17,7 +17,9 @@ from espalier_auth.oidc.login_state import LoginStates, PendingLogin
 from espalier_auth.oidc.models import ExternalIdentity
 from espalier_auth.oidc.provider import Provider
 from espalier_auth.oidc.service import SingleSignOn
+from espalier_auth.service import require_recent_sign_in
 from espalier_common.db import Database
+from espalier_common.identity import Principal
 from espalier_common.rpc.server import ServicerEntry
 
 BeginSession = Callable[[User], Awaitable[resources_pb2.TokenPair]]
@@ -69,6 +71,8 @@ class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
     async def LinkIdentity(self, request: oidc_pb2.LinkIdentityRequest, context: object) -> oidc_pb2.LinkedIdentity:
         principal = current_person()
         provider = self._find(request.provider)
+        # First of all: the answer of the provider counts once, and is still good after a new sign-in.
+        await asyncio.to_thread(self._require_recent_sign_in, principal, "to link your account")
         claims = await self._identify(provider, request)
         return await asyncio.to_thread(self._link, provider, claims, principal.subject)
 
@@ -80,14 +84,20 @@ class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
         return oidc_pb2.ListIdentitiesResponse(identities=[_to_identity(identity) for identity in found])
 
     def UnlinkIdentity(self, request: oidc_pb2.UnlinkIdentityRequest, context: object) -> Empty:
+        principal = current_person()
         with self._database.transaction() as session:
-            self._single_sign_on.unlink(session, request.provider, user_id=current_person().subject)
+            self._single_sign_on.unlink(session, request.provider, user_id=principal.subject)
+            require_recent_sign_in(session, principal, "to unlink your account")
         return Empty()
 
     async def close(self) -> None:
         """Ends the connections to all providers."""
         for provider in self._providers.values():
             await provider.close()
+
+    def _require_recent_sign_in(self, principal: Principal, what: str) -> None:
+        with self._database.transaction() as session:
+            require_recent_sign_in(session, principal, what)
 
     def _find(self, name: str) -> Provider:
         provider = self._providers.get(name)
