@@ -102,6 +102,15 @@ async def test_several_users_are_disabled_at_once_each_with_a_result(administrat
     await expect(row(page, "Users", "quin-1")).to_contain_text("Disabled")
 
 
+async def test_all_sessions_of_a_user_end(administration: Administration) -> None:
+    await administration.open("/profile", username="xenia", roles=("viewer",))
+    page = await administration.open("/admin/users?query=xenia")
+    await page.get_by_role("button", name="Actions on xenia").press("Enter")
+    await page.get_by_role("menuitem", name="End all sessions").click()
+    await submit(dialog(page, "End all sessions: xenia"), "End them")
+    await expect(page.get_by_text("of xenia ended.")).to_be_visible()
+
+
 async def test_users_come_out_of_a_file_but_for_rows_that_are_wrong(administration: Administration) -> None:
     administration.api.call("POST", "/api/v1/groups", {"name": "vision"})
     page = await administration.open("/admin/users")

@@ -47,6 +47,15 @@ export function exportAddress(filters: AuditFilters, format: "csv" | "jsonl"): s
   return `/api/v1/audit-events:export?${new URLSearchParams({ ...given(filters), format }).toString()}`;
 }
 
+/** Lets the browser save a file of the platform; a session that has expired is renewed before, for a link cannot. */
+export async function download(address: string): Promise<void> {
+  await answerOf(api.GET("/api/v1/me"));
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = "";
+  link.click();
+}
+
 /** "UpdateUser" of "espalier.auth.v1.UserService/UpdateUser", in words: "Update user". */
 export function actionWords(action: string): string {
   const name = action.slice(action.lastIndexOf("/") + 1);

@@ -37,11 +37,12 @@ export function createQuota(quota: QuotaDraft): Promise<Quota> {
   return answerOf(api.POST("/api/v1/quotas", { body: quota }));
 }
 
+/** Changes the limit as it was read; refused with 412 when somebody else changed it since. */
 export function updateQuota(quota: Quota, changes: Pick<Quota, "amount" | "time_zone">): Promise<Quota> {
   return answerOf(
     api.PATCH("/api/v1/quotas/{quota.id}", {
       params: { path: { "quota.id": quota.id }, query: { update_mask: "amount,time_zone" } },
-      body: { kind: quota.kind, ...changes },
+      body: { kind: quota.kind, etag: quota.etag, ...changes },
     }),
   );
 }

@@ -24,9 +24,13 @@ export function useSettings() {
   return { settings, error: query.error, isLoading: query.isLoading, reload: () => query.refetch() };
 }
 
-export function updateSetting(name: string, value: string): Promise<Setting> {
+/** Sets the value of a setting as it was read; refused with 412 when somebody else changed it since. */
+export function updateSetting({ name, etag }: Setting, value: string): Promise<Setting> {
   return answerOf(
-    api.PATCH("/api/v1/settings/{setting.name}", { params: { path: { "setting.name": name } }, body: { name, value } }),
+    api.PATCH("/api/v1/settings/{setting.name}", {
+      params: { path: { "setting.name": name } },
+      body: { name, value, etag },
+    }),
   );
 }
 
