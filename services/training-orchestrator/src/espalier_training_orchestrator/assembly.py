@@ -4,6 +4,7 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from espalier_common.artifacts import ArtifactStore
 from espalier_common.db import Database, announce
@@ -60,6 +61,7 @@ def assemble(
     storage, holds = Storage(limits=limits, publish=publish), Holds(database, limits=limits)
     ledger = CheckpointLedger(places=survey.places, lifecycle=lifecycle, storage=storage)
     intake = Intake(announce)
+    reconcile_workloads = partial(WorkloadReconciler, pause=settings.reconcile_seconds)
     launching = Launching(
         database,
         launcher=launcher,
@@ -99,13 +101,8 @@ def assemble(
             pause=settings.reconcile_seconds,
         ),
         workloads=Workloads(artifacts=artifacts, publish=publish, wake=announce),
-        workload_reconciler=WorkloadReconciler(
-            database,
-            launcher=launcher,
-            places=survey.places,
-            trainer=trainer,
-            publish=publish,
-            pause=settings.reconcile_seconds,
+        workload_reconciler=reconcile_workloads(
+            database, launcher=launcher, places=survey.places, trainer=trainer, publish=publish
         ),
         holds=holds,
         intake=intake,
