@@ -296,10 +296,10 @@ async def _refusal(call: Any) -> EspalierError:
 
 
 async def _token_of_helper(auth: Any) -> str:
-    """The rights of a trainer and the management of users, on own data."""
+    """The rights of a trainer on own data, and the management of all users."""
     admin = await auth.admin()
     manages = ["auth.users.create", "auth.users.get", "auth.users.list", "auth.users.update"]
-    role = resources_pb2.Role(name="helper", permissions=manages, scope="own")
+    role = resources_pb2.Role(name="helper", permissions=manages, scope="all")
     roles = access_pb2_grpc.RoleServiceStub(auth.channel((await auth.login()).access_token))
     await roles.CreateRole(access_pb2.CreateRoleRequest(role=role))
     await admin.CreateUser(

@@ -9,6 +9,7 @@ from espalier_auth.access.keys.rpc import exchange_here
 from espalier_auth.access.keys.service import ApiKeys
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.access.rpc import servicers as access_servicers
+from espalier_auth.access.service import read_peers
 from espalier_auth.audit.events import audit_consumer
 from espalier_auth.audit.kept_head import KeptHead
 from espalier_auth.audit.rpc import servicers as audit_servicers
@@ -43,6 +44,7 @@ from espalier_auth.usage.housekeeping import UsageHousekeeping
 from espalier_auth.usage.rpc import servicers as usage_servicers
 from espalier_common.bus import Bus
 from espalier_common.db import Database
+from espalier_common.group_peers import GroupPeers
 from espalier_common.identity import TokenVerifier
 from espalier_common.outbox import OutboxRelay
 from espalier_common.pagination import Paginator
@@ -109,6 +111,7 @@ def build(settings: AuthSettings) -> Service:
         verifier=TokenVerifier(
             keys.public, exchange=exchange, revocations=Revocations(partial(read_revocations, database))
         ),
+        peers=GroupPeers(partial(read_peers, database)),
         on_start=[_start_of(parts)],
         background=[
             OutboxRelay(database, bus).run,

@@ -36,7 +36,9 @@ from espalier_auth.models import (
 )
 from espalier_common.audit.changes import MAX_ENTITIES
 from espalier_common.audit.recording import note_after, note_before
+from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
+from espalier_common.visibility import visible
 
 # "auth": any number but that of the migrations, the same in all processes of auth.
 _START_LOCK = 0x61757468
@@ -158,9 +160,9 @@ class UserFilter:
     disabled: bool | None = None
 
 
-def list_users(session: Session, wanted: UserFilter, page: PageRequest) -> Page[User]:
-    """Users by username."""
-    query = select(User)
+def list_users(session: Session, wanted: UserFilter, page: PageRequest, *, by: Principal) -> Page[User]:
+    """The users that the caller reaches, by username."""
+    query = select(User).where(visible(User.id, by))
     if wanted.query:
         columns = (User.username, User.display_name, User.email)
         query = query.where(or_(*(column.icontains(wanted.query, autoescape=True) for column in columns)))

@@ -208,7 +208,8 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         return await asyncio.to_thread(self._create_user, new, current_principal())
 
     def GetUser(self, request: service_pb2.GetUserRequest, context: object) -> resources_pb2.User:
-        return to_user(self._get_user(request.user_id))
+        with self._database.transaction() as session:
+            return to_user(self._users.see(session, request.user_id, by=current_principal()))
 
     def ListUsers(self, request: service_pb2.ListUsersRequest, context: object) -> service_pb2.ListUsersResponse:
         page = self._paginator.read(request)
@@ -219,7 +220,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
             disabled=request.disabled if request.HasField("disabled") else None,
         )
         with self._database.transaction() as session:
-            found = self._users.list(session, wanted, page)
+            found = self._users.list(session, wanted, page, by=current_principal())
         return service_pb2.ListUsersResponse(
             users=[to_user(user) for user in found.items], next_page_token=found.next_page_token
         )

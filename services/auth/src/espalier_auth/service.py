@@ -35,6 +35,7 @@ from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
 from espalier_common.rpc.client import Client
 from espalier_common.telemetry import get_logger
+from espalier_common.visibility import reaches
 
 Publish = Callable[[Session, UserChanged], None]
 """Puts the event into the outbox, in the same transaction as the change."""
@@ -191,9 +192,13 @@ class Users:
             raise UserNotFound(user_id)
         return user
 
-    def list(self, session: Session, wanted: UserFilter, page: PageRequest) -> Page[User]:
-        """Users by username."""
-        return repository.list_users(session, wanted, page)
+    def see(self, session: Session, user_id: str, *, by: Principal) -> User:
+        """The user, for somebody else. Raises UserNotFound, also for one whom the caller does not reach."""
+        return _reached(self.get(session, user_id), user_id, by)
+
+    def list(self, session: Session, wanted: UserFilter, page: PageRequest, *, by: Principal) -> Page[User]:
+        """The users that the caller reaches, by username."""
+        return repository.list_users(session, wanted, page, by=by)
 
     def create(self, session: Session, new: NewUser, *, by: Principal | None) -> User:
         """Adds a user; `by` is None for the platform itself. Raises UsernameTaken, AboveOwnRights, InvalidUser."""
@@ -224,9 +229,7 @@ class Users:
         A disabled user's sessions end. A user with more rights than the caller is not the caller's to change.
         """
         self._access.lock(session)
-        user = repository.lock_user(session, user_id)
-        if user is None:
-            raise UserNotFound(user_id)
+        user = _reached(repository.lock_user(session, user_id), user_id, by)
         require_unchanged(changes.etag, user_etag(user), what=f"the user {user.username}")
         self._access.require_known(session, changes.roles or (), field="user.roles")
         held = {grant.role.name for grant in self._access.grants(session, user)}
@@ -247,9 +250,7 @@ class Users:
 
     def end_sessions(self, session: Session, user_id: str, *, by: Principal) -> int:
         """Ends all sessions of a user; gives their number. Raises UserNotFound, AboveOwnRights."""
-        user = repository.lock_user(session, user_id)
-        if user is None:
-            raise UserNotFound(user_id)
+        user = _reached(repository.lock_user(session, user_id), user_id, by)
         held = {grant.role.name for grant in self._access.grants(session, user)}
         self._access.require_rights_of(session, sorted(held), by=by)
         return end_all_sessions(session, user.id, reason="ENDED_BY_ADMIN")
@@ -277,6 +278,12 @@ class Users:
         user.change_password(new_hash)
         end_all_sessions(session, user.id, reason="PASSWORD_CHANGED")
         return user
+
+
+def _reached(user: User | None, user_id: str, by: Principal) -> User:
+    if user is None or not reaches(user.id, by):
+        raise UserNotFound(user_id)
+    return user
 
 
 def require_recent_sign_in(session: Session, caller: Principal, what: str) -> None:

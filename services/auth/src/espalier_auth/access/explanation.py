@@ -9,7 +9,8 @@ from espalier_auth import repository as users
 from espalier_auth.access.rights import AccessRights, Grant
 from espalier_auth.errors import UserNotFound
 from espalier_auth.roles import Rights
-from espalier_common.identity import Scope
+from espalier_common.identity import Principal, Scope
+from espalier_common.visibility import reaches
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,16 @@ class Explanation:
     sources: Sequence[str]
 
 
-def explain(session: Session, user_id: str, *, access: AccessRights, permission: str = "") -> list[Explanation]:
-    """What this user may do, by name of the permission; only this permission when one is named. Raises UserNotFound.
+def explain(
+    session: Session, user_id: str, *, by: Principal, access: AccessRights, permission: str = ""
+) -> list[Explanation]:
+    """What this user may do, by name of the permission; only this permission when one is named.
 
+    Raises UserNotFound, also for a user whom the caller does not reach.
     A disabled user may do nothing, whatever roles he has.
     """
     user = users.find_user(session, user_id)
-    if user is None:
+    if user is None or not reaches(user.id, by):
         raise UserNotFound(user_id)
     grants = [] if user.disabled else access.grants(session, user)
     rights = Rights.of(grant.role for grant in grants)

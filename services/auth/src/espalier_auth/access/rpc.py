@@ -83,7 +83,13 @@ class RoleRpc(access_pb2_grpc.RoleServiceServicer):
         self, request: access_pb2.ExplainPermissionsRequest, context: object
     ) -> access_pb2.ExplainPermissionsResponse:
         with self._database.transaction() as session:
-            found = explain(session, request.user_id, access=self._access, permission=request.permission)
+            found = explain(
+                session,
+                request.user_id,
+                by=current_principal(),
+                access=self._access,
+                permission=request.permission,
+            )
         return access_pb2.ExplainPermissionsResponse(permissions=[_to_explanation(item) for item in found])
 
 

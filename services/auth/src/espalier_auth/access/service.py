@@ -30,7 +30,7 @@ from espalier_auth.models import GroupMember
 from espalier_auth.registration.repository import open_invitations_with_role
 from espalier_auth.roles import Role
 from espalier_auth.sessions.repository import revoke_tokens_before
-from espalier_common.db import utc_now
+from espalier_common.db import Database, utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal, Scope
 from espalier_common.pagination import Page, PageRequest
@@ -271,3 +271,9 @@ def take_back(session: Session, user_ids: Iterable[str]) -> None:
     now = utc_now()
     for user_id in sorted(user_ids):
         revoke_tokens_before(session, user_id, now)
+
+
+def read_peers(database: Database, principal: Principal) -> Sequence[str]:
+    """As `GroupPeers` wants them: for auth itself, which needs nobody to ask."""
+    with database.transaction() as session:
+        return repository.peers_of(session, principal.subject)

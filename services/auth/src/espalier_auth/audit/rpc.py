@@ -14,6 +14,7 @@ from espalier_auth.audit.search import Filter
 from espalier_auth.audit.service import check_chain
 from espalier_common.db import Database
 from espalier_common.errors import FieldViolation, InvalidArgument
+from espalier_common.identity import current_principal
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
@@ -106,6 +107,7 @@ def to_event(entry: AuditEntry) -> audit_pb2.AuditEvent:
 
 def _filter(request: audit_pb2.ListAuditEventsRequest | audit_pb2.ExportAuditEventsRequest) -> Filter:
     name = audit_pb2.AuditResult.Name(request.result).removeprefix("AUDIT_RESULT_")
+    caller = current_principal()
     return Filter(
         actor=_text(request.actor, "actor"),
         action=_text(request.action, "action"),
@@ -116,6 +118,7 @@ def _filter(request: audit_pb2.ListAuditEventsRequest | audit_pb2.ExportAuditEve
         start=_moment(request.start_time) if request.HasField("start_time") else None,
         end=_moment(request.end_time) if request.HasField("end_time") else None,
         words=tuple(split_words(_text(request.query, "query"))),
+        within=None if caller.scope == "all" else caller.peers | {caller.subject},
     )
 
 

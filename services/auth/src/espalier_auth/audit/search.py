@@ -43,6 +43,8 @@ class Filter:
     start: datetime | None = None
     end: datetime | None = None
     words: tuple[str, ...] = ()
+    # Whose doing the caller may see, by id; everybody's when None.
+    within: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class _Search:
             found.append(Lead(_begins(AuditEntry.target, wanted.target), False, MANY))
         if wanted.actor:
             found.append(Lead(_is_actor(wanted.actor, AuditEntry), True, MANY))
+        if wanted.within is not None:
+            found.append(Lead(AuditEntry.actor_id.in_(sorted(wanted.within)), len(wanted.within) == 1, MANY))
         if wanted.address:
             found.append(Lead(AuditEntry.address == wanted.address, True, MANY))
         if wanted.action:
@@ -106,6 +110,8 @@ class _Search:
     def conditions(self, entry: Any) -> list[Any]:
         """What an event must be, but for its time."""
         wanted, found = self.wanted, list[Any]()
+        if wanted.within is not None:
+            found.append(entry.actor_id.in_(sorted(wanted.within)))
         if wanted.actor:
             found.append(_is_actor(wanted.actor, entry))
         if wanted.action:

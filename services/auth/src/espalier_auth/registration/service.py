@@ -28,6 +28,7 @@ from espalier_common.db import utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
+from espalier_common.visibility import reaches
 
 INVITATION_LIVES = timedelta(days=7)
 LONGEST_INVITATION = timedelta(days=90)
@@ -178,7 +179,7 @@ class PasswordResets:
         Raises UserNotFound, PasswordElsewhere, and AboveOwnRights for a user with more rights than the caller.
         """
         user = users_repository.lock_user(session, user_id)
-        if user is None:
+        if user is None or not reaches(user.id, by):
             raise UserNotFound(user_id)
         if user.identity_provider:
             raise PasswordElsewhere

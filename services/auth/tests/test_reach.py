@@ -1,0 +1,101 @@
+"""Whom and whose doing a role reaches: with scope own himself, with group who shares a group, with all everybody."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from espalier.auth.v1 import (
+    access_pb2,
+    access_pb2_grpc,
+    audit_pb2,
+    audit_pb2_grpc,
+    registration_pb2,
+    registration_pb2_grpc,
+    resources_pb2,
+    service_pb2,
+    sessions_pb2,
+    sessions_pb2_grpc,
+)
+from espalier_common.rpc.status import from_rpc_error
+
+PERMISSIONS = ["auth.audit.list", "auth.users.get", "auth.users.list", "auth.users.update"]
+PASSWORD = "a quiet green lamp"
+
+
+class Town:
+    """Lea looks after others as far as her role reaches; Mia shares a group with her, Otto does not."""
+
+    def __init__(self, auth: Any, scope: str) -> None:
+        self.auth = auth
+        self.scope = scope
+        self.ids: dict[str, str] = {}
+        self.token = ""
+
+    async def build(self) -> "Town":
+        channel = self.auth.channel((await self.auth.login()).access_token)
+        role = resources_pb2.Role(name="lead", permissions=PERMISSIONS, scope=self.scope)
+        await access_pb2_grpc.RoleServiceStub(channel).CreateRole(access_pb2.CreateRoleRequest(role=role))
+        for name, roles in (("lea", ["lead"]), ("mia", []), ("otto", [])):
+            self.ids[name] = (await self.auth.create_user(name, roles=roles)).id
+        group = access_pb2.Group(name="town", member_ids=[self.ids["lea"], self.ids["mia"]])
+        await access_pb2_grpc.GroupServiceStub(channel).CreateGroup(access_pb2.CreateGroupRequest(group=group))
+        self.token = (await self.auth.login("lea", PASSWORD)).access_token
+        return self
+
+    def calls(self, user_id: str) -> list[Awaitable[Any]]:
+        """All that can be done to one user."""
+        users, channel = self.auth.users(self.token), self.auth.channel(self.token)
+        update = service_pb2.UpdateUserRequest(user=resources_pb2.User(id=user_id, display_name="Somebody"))
+        update.update_mask.paths.append("display_name")
+        return [
+            users.GetUser(service_pb2.GetUserRequest(user_id=user_id)),
+            access_pb2_grpc.RoleServiceStub(channel).ExplainPermissions(
+                access_pb2.ExplainPermissionsRequest(user_id=user_id)
+            ),
+            users.UpdateUser(update),
+            registration_pb2_grpc.RegistrationServiceStub(channel).CreatePasswordReset(
+                registration_pb2.CreatePasswordResetRequest(user_id=user_id)
+            ),
+            sessions_pb2_grpc.SessionServiceStub(channel).EndUserSessions(
+                sessions_pb2.EndUserSessionsRequest(user_id=user_id)
+            ),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("scope", "seen"), [("own", {"lea"}), ("group", {"lea", "mia"}), ("all", {"admin", "lea", "mia", "otto"})]
+)
+async def test_a_role_reaches_users_as_far_as_its_scope(start_auth: Any, scope: str, seen: set[str]) -> None:
+    town = await Town(await start_auth(public_url="https://espalier.example.org"), scope).build()
+    listed = await town.auth.users(town.token).ListUsers(service_pb2.ListUsersRequest())
+    assert {user.username for user in listed.users} == seen
+
+    for name in ("mia", "otto"):
+        for call in town.calls(town.ids[name]):
+            if name in seen:
+                await call
+                continue
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert from_rpc_error(refused.value).reason == "USER_NOT_FOUND"
+
+
+@pytest.mark.parametrize(("scope", "seen"), [("own", {"lea"}), ("group", {"lea", "mia"})])
+async def test_a_role_reads_whose_doing_it_reaches(start_auth: Any, nats_url: str, scope: str, seen: set[str]) -> None:
+    town = await Town(await start_auth(nats_url=nats_url), scope).build()
+    for name in ("mia", "otto"):
+        await town.auth.login(name, PASSWORD)
+    stub = audit_pb2_grpc.AuditServiceStub(town.auth.channel(town.token))
+    deadline = asyncio.get_running_loop().time() + 20
+    while True:
+        found = await stub.ListAuditEvents(audit_pb2.ListAuditEventsRequest())
+        if {event.actor_id for event in found.events} == {town.ids[name] for name in seen}:
+            break
+        assert asyncio.get_running_loop().time() < deadline, found
+        await asyncio.sleep(0.1)
+    other = audit_pb2.ListAuditEventsRequest(actor=town.ids["otto"])
+    assert not (await stub.ListAuditEvents(other)).events
