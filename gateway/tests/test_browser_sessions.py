@@ -121,6 +121,29 @@ async def test_refresh_and_logout_work_from_the_cookies(gateway: RunningGateway)
     await client.aclose()
 
 
+async def test_a_new_sign_in_ends_the_session_that_the_browser_leaves_behind(gateway: RunningGateway) -> None:
+    client, _ = await sign_in(gateway)
+    auth, kept = gateway.fakes["auth"], client.cookies["espalier_refresh"]
+    headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
+    answer = await client.post(LOGIN, json={**ADA, "cookie": True}, headers=headers)
+    assert answer.status_code == 200
+    assert [type(request).__name__ for request in auth.requests[-2:]] == ["LoginRequest", "LogoutRequest"]
+    assert auth.requests[-1].refresh_token == kept
+    # The new one is in the browser: what ended is the old one alone.
+    assert {each.partition("=")[0] for each in answer.headers.get_list("set-cookie")} >= {"espalier_refresh"}
+    assert client.cookies["espalier_access"]
+
+    # Without the console's header nobody's session ends: the sign-in is one beside it.
+    told = len(auth.requests)
+    assert (await client.post(LOGIN, json={**ADA, "cookie": True})).status_code == 200
+    assert [type(request).__name__ for request in auth.requests[told:]] == ["LoginRequest"]
+    # One for tokens in the body is no browser's.
+    headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
+    assert (await client.post(LOGIN, json=ADA, headers=headers)).status_code == 200
+    assert type(auth.requests[-1]).__name__ == "LoginRequest"
+    await client.aclose()
+
+
 async def test_a_session_that_auth_has_ended_is_removed_from_the_browser(gateway: RunningGateway) -> None:
     client, _ = await sign_in(gateway)
     gateway.fakes["auth"].refresh_tokens = set()

@@ -2,7 +2,7 @@
 
 These RPCs are transcoded like all others; only their tokens take another way:
 
-    Login, FinishOidcLogin    with "cookie": true   → answer's tokens into cookies
+    Login, FinishOidcLogin    with "cookie": true   → answer's tokens into cookies, the session of before signed out
     Refresh                   without a token       → token from the cookie, answer's tokens into cookies
     Logout                    without a token       → token from the cookie, cookies removed
 """
@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from espalier_common.errors import Unauthenticated
 from espalier_gateway.credentials import Credentials
+from espalier_gateway.errors import CsrfRefused
 from espalier_gateway.settings import GatewaySettings
 
 DEVICE_SECONDS = 365 * 86_400  # it outlives the session: who signs in again is known by it
@@ -49,6 +50,16 @@ class SessionCookies:
         if rpc == _REFRESH and not message.refresh_token:
             raise Unauthenticated("There is no session to refresh; sign in.")
         return bool(message.refresh_token)
+
+    def left_behind(self, rpc: str, request: Request) -> str:
+        """The refresh token of the session that a browser had when it signed in anew.
+
+        Empty when it had none, or when the request does not show that the console sent it.
+        """
+        try:
+            return self._credentials.refresh_token_of(request) if rpc in _SIGN_INS else ""
+        except CsrfRefused:
+            return ""
 
     def give(self, rpc: str, reply: Any) -> list[str]:
         """Set-Cookie values for an answer, whose tokens are removed from it."""

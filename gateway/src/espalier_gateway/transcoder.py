@@ -1,14 +1,16 @@
 """REST for every RPC that has a google.api.http option. There is no code for a single one of them."""
 
 import asyncio
+from typing import Any
 
 from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from espalier_common.errors import Unauthenticated
+from espalier_common.errors import EspalierError, Unauthenticated
 from espalier_common.rpc.permissions import PUBLIC
+from espalier_common.telemetry import get_logger
 from espalier_gateway.clients import Clients
 from espalier_gateway.contract import Binding
 from espalier_gateway.credentials import Credentials, metadata_of
@@ -28,6 +30,9 @@ from espalier_gateway.upstreams import Metadata, Upstreams
 JSON = "application/json"
 # Reading or writing more than this takes long enough to be noticed by other requests, so a thread does it.
 LARGE_BYTES = 128 << 10
+LOGOUT_PATH = "/api/v1/auth/logout"
+
+_log = get_logger(__name__)
 
 
 class Transcoder:
@@ -107,6 +112,8 @@ class Transcoder:
             if by_cookie:
                 return self._signed_out(error, request)
             raise
+        if by_cookie and (token := self._sessions.left_behind(rpc, request)):
+            await self._sign_out(token, metadata)
         cookies = self._sessions.give(rpc, reply) if by_cookie else []
         large = reply.ByteSize() > LARGE_BYTES
         content = await asyncio.to_thread(write_message, reply) if large else write_message(reply)
@@ -116,6 +123,16 @@ class Transcoder:
         for cookie in cookies:
             response.headers.append("set-cookie", cookie)
         return response
+
+    async def _sign_out(self, refresh_token: str, metadata: Metadata) -> None:
+        """Ends the session of before: no browser has it any more. The sign-in stands whatever comes of it."""
+        logout, _ = self._routes.find("POST", LOGOUT_PATH)
+        message: Any = logout.request_class()
+        message.refresh_token = refresh_token
+        try:
+            await self._upstreams.ask(logout, message, metadata)
+        except EspalierError as error:
+            _log.warning("the session that a new sign-in replaced could not be ended", reason=error.reason)
 
     def _signed_out(self, error: Unauthenticated, request: Request) -> Response:
         """A session that auth does not know any more: the browser should forget it too."""
