@@ -296,8 +296,7 @@ class _KeySet:
     def __init__(self, jwks: Jwks) -> None:
         self._jwks = jwks
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._next_fetch = 0.0
-        self._fetched_at = float("-inf")
+        self._next_fetch, self._fetched_at = 0.0, float("-inf")
         self._lock = threading.Lock()
 
     def get(self, kid: str) -> jwt.PyJWK:
@@ -358,8 +357,7 @@ class ServiceIdentity:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._token = ""
-        self._renew_at = 0.0
-        self._expires_at = 0.0
+        self._renew_at = self._expires_at = 0.0
         self._channel: Any = None
 
     def cached(self) -> str | None:
