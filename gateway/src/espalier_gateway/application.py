@@ -9,7 +9,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from espalier_common.bus import Bus
 from espalier_common.errors import Unavailable
 from espalier_common.identity import ServiceIdentity, TokenVerifier
-from espalier_common.revocations import Revocations
 from espalier_common.rpc.server import open_verifier
 from espalier_common.uploads import UploadStore
 from espalier_gateway.audit_trail import AuditTrail
@@ -42,20 +41,21 @@ class Gateway:
         upstreams: Upstreams,
         draining: asyncio.Event,
         *,
-        revocations: Revocations | None,
+        verifier: TokenVerifier,
         audit: tuple[Bus, AuditTrail] | None = None,
     ) -> None:
         self.app = app
         self.draining = draining
         self._upstreams = upstreams
-        self._revocations = revocations
+        self._verifier = verifier
         self._audit = audit
 
     async def run(self) -> None:
-        """What goes on beside the requests: keeping the list of tokens that were taken back, telling the audit log."""
+        """What goes on beside the requests: auth's keys, the tokens that it takes back, and the audit log."""
         async with asyncio.TaskGroup() as tasks:
-            if self._revocations is not None:
-                tasks.create_task(self._revocations.run())
+            if self._verifier.revocations is not None:
+                tasks.create_task(self._verifier.fetch_keys())
+                tasks.create_task(self._verifier.revocations.run())
             if self._audit is not None:
                 bus, trail = self._audit
                 await bus.start()
@@ -115,7 +115,7 @@ def build_gateway(
         default=Console(console or find_console()),
     )
     edge = Edge(_first(transcoder, router), settings, observe=observe, trail=audit[1] if audit else None)
-    return Gateway(edge, upstreams, draining, revocations=verifier.revocations, audit=audit)
+    return Gateway(edge, upstreams, draining, verifier=verifier, audit=audit)
 
 
 def _audit(settings: GatewaySettings, clients: Clients) -> tuple[Bus, AuditTrail] | None:
