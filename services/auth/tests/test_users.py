@@ -154,6 +154,33 @@ async def test_an_unknown_user_is_not_found(auth: Any) -> None:
     assert (await _refusal((await auth.admin()).GetUser(request))).reason == "USER_NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    "name", ["a\u202eb", "\x1b[31mred", "two\nlines", "\u200b", "\ufeffAda", "\u2028", "  ", "x\u0085y", "\u2066a"]
+)
+async def test_a_name_that_others_cannot_read_as_it_is_is_refused(auth: Any, name: str) -> None:
+    mia = await auth.create_user("mia", roles=[])
+    own = auth.users((await auth.login("mia", "a quiet green lamp")).access_token)
+    change = service_pb2.UpdateMeRequest(user=resources_pb2.User(display_name=name))
+    change.update_mask.paths.append("display_name")
+    made = service_pb2.CreateUserRequest(password="a quiet green lamp")
+    made.user.username, made.user.display_name = "eve", name
+
+    for call in (
+        own.UpdateMe(change),
+        (await auth.admin()).CreateUser(made),
+        _update_as(await auth.admin(), resources_pb2.User(id=mia.id, display_name=name), "display_name"),
+    ):
+        error = await _refusal(call)
+        assert [(each.field, each.reason) for each in error.violations] == [("user.display_name", "INVISIBLE")]
+
+
+@pytest.mark.parametrize("name", ["", "Ada Lovelace", "Zoë ❤️", "👩‍👧‍👦", "می‌خواهم", "山田 太郎", " trimmed "])
+async def test_any_name_that_people_have_is_accepted(auth: Any, name: str) -> None:
+    made = service_pb2.CreateUserRequest(password="a quiet green lamp")
+    made.user.username, made.user.display_name = "mia", name
+    assert (await (await auth.admin()).CreateUser(made)).display_name == name.strip()
+
+
 async def test_a_user_can_be_created_disabled_and_let_in_later(auth: Any) -> None:
     request = service_pb2.CreateUserRequest(password="a quiet green lamp")
     request.user.username, request.user.disabled = "mia", True

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
 from espalier_auth.access.rights import AccessRights
+from espalier_auth.display_names import find_name_violations
 from espalier_auth.email_addresses import find_email_violations
 from espalier_auth.errors import ForPeopleOnly, InitialPasswordOver, InvalidPassword, InvalidRefreshToken, InvalidUser
 from espalier_auth.etags import role_etag, user_etag
@@ -193,13 +194,13 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     async def CreateUser(self, request: service_pb2.CreateUserRequest, context: object) -> resources_pb2.User:
         _require_username(request.user.username)
-        _require_email(request.user.email)
+        _require_name_and_email(request.user)
         # Refused before the hash is worked out; asked once more when the user is added.
         await asyncio.to_thread(self._check_roles, list(request.user.roles), current_principal())
         await self._require_good_password(request.password, username=request.user.username, field="password")
         new = NewUser(
             username=request.user.username,
-            display_name=request.user.display_name,
+            display_name=request.user.display_name.strip(),
             roles=list(request.user.roles),
             password_hash=await self._passwords.hash(request.password),
             email=request.user.email.strip().lower(),
@@ -324,8 +325,10 @@ def _require_username(username: str) -> None:
         )
 
 
-def _require_email(email: str) -> None:
-    if found := find_email_violations(email, field="user.email"):
+def _require_name_and_email(user: resources_pb2.User) -> None:
+    found = find_name_violations(user.display_name, field="user.display_name")
+    found += find_email_violations(user.email, field="user.email")
+    if found:
         raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
 
 
@@ -337,12 +340,14 @@ def _read_own_changes(request: service_pb2.UpdateMeRequest) -> OwnChanges:
     ]
     if not paths:
         found.append(FieldViolation("update_mask", "names no field; name display_name or email", "MASK"))
+    if "display_name" in paths:
+        found += find_name_violations(user.display_name, field="user.display_name")
     if "email" in paths:
         found += find_email_violations(user.email, field="user.email")
     if found:
         raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
     return OwnChanges(
-        display_name=user.display_name if "display_name" in paths else None,
+        display_name=user.display_name.strip() if "display_name" in paths else None,
         email=user.email.strip().lower() if "email" in paths else None,
     )
 
@@ -357,10 +362,12 @@ def _read_changes(request: service_pb2.UpdateUserRequest) -> UserChanges:
         found.append(FieldViolation("update_mask", "names no field; name display_name, roles or disabled", "MASK"))
     if not is_uuid(user.id):
         found.append(FieldViolation("user.id", "must be the UUID of the user", "UUID"))
+    if "display_name" in paths:
+        found += find_name_violations(user.display_name, field="user.display_name")
     if found:
         raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
     return UserChanges(
-        display_name=user.display_name if "display_name" in paths else None,
+        display_name=user.display_name.strip() if "display_name" in paths else None,
         roles=list(user.roles) if "roles" in paths else None,
         disabled=user.disabled if "disabled" in paths else None,
         etag=user.etag,

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from espalier_auth import repository as users_repository
 from espalier_auth.access.rights import AccessRights
+from espalier_auth.display_names import shown
 from espalier_auth.errors import LastAdmin
 from espalier_auth.models import User, UserChanged
 from espalier_auth.oidc import repository
@@ -115,7 +116,7 @@ class SingleSignOn:
             raise AccountExists(provider.title, f"the e-mail address {email}")
         if repository.has_account_with_username(session, username):
             raise AccountExists(provider.title, f"the username {username!r}")
-        name = _text(claims, "name")[:200]
+        name = shown(_text(claims, "name"))[:200]
         new = NewUser(username=username, display_name=name, roles=[], password_hash=NO_PASSWORD)
         user = self._users.create(session, new, by=None)
         user.password_change_required = False

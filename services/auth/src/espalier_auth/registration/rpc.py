@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from espalier.auth.v1 import registration_pb2, registration_pb2_grpc, resources_pb2
+from espalier_auth.display_names import find_name_violations
 from espalier_auth.email_addresses import find_email_violations
 from espalier_auth.errors import InvalidPassword, InvalidUser
 from espalier_auth.first_admin import FirstAdmin
@@ -80,7 +81,7 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
     async def Register(self, request: registration_pb2.RegisterRequest, context: object) -> resources_pb2.User:
         newcomer = Newcomer(
             username=request.username,
-            display_name=request.display_name,
+            display_name=_display_name(request.display_name),
             email=_email(request.email, field="email"),
             invitation_token=request.invitation_token,
         )
@@ -230,6 +231,12 @@ def _to_invitation(invitation: Invitation, *, url: str = "") -> registration_pb2
         creator_id=invitation.creator_id,
         create_time=timestamp(invitation.created_at),
     )
+
+
+def _display_name(text: str) -> str:
+    if found := find_name_violations(text, field="display_name"):
+        raise InvalidUser(f"The request is not valid: display_name {found[0].description}.", violations=found)
+    return text.strip()
 
 
 def _email(text: str, *, field: str) -> str:
