@@ -1,11 +1,14 @@
 """The console in a real browser: one Chromium, a window of its own for each test, and what a page must never do."""
 
+import json
 import shutil
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 from platform_process import Api, Platform
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
@@ -35,6 +38,15 @@ class ConsolePlatform(Platform):
             "ESPALIER_OIDC_PROVIDERS": self._providers,
             "ESPALIER_TRUSTED_PROXIES": '["127.0.0.0/8", "::1/128"]',
         }
+
+    def let_sign_ins_age(self, user_id: str) -> None:
+        """As if a user had signed in an hour ago; the one thing that a test cannot wait for."""
+        kept = json.loads((self.home / "secrets" / "secrets.json").read_text("utf-8"))
+        ports = json.loads((self.home / "run" / "ports.json").read_text("utf-8"))
+        address = {"host": "127.0.0.1", "port": ports["postgres"], "dbname": "auth", "user": "auth"}
+        statement = "UPDATE login_sessions SET created_at = created_at - interval '1 hour' WHERE user_id = %s"
+        with closing(psycopg2.connect(**address, password=kept["database/auth"])) as connection, connection:
+            connection.cursor().execute(statement, (user_id,))
 
 
 @dataclass

@@ -23,11 +23,11 @@ async def let_access_expire(context: BrowserContext) -> None:
 async def test_ten_tabs_of_one_browser_renew_together_and_nobody_is_signed_out(
     windows: Windows, admin: Api, new_user: NewUser
 ) -> None:
-    user_id = new_user("olga")
+    user_id = new_user("olympe")
     context = await windows.open()
     first = await context.new_page()
     await first.goto("/profile")
-    await sign_in(first, "olga")
+    await sign_in(first, "olympe")
     tabs = [first, *[await context.new_page() for _ in range(TABS - 1)]]
     await asyncio.gather(*(tab.goto("/profile/sessions") for tab in tabs))
     refreshes: list[int] = []
@@ -46,7 +46,7 @@ async def test_ten_tabs_of_one_browser_renew_together_and_nobody_is_signed_out(
     # One for each time, or two where a call was under way while the cookie went; never one for each tab.
     assert set(refreshes) == {200}
     assert ROUNDS < len(refreshes) <= 2 * (ROUNDS + 1)
-    events = admin.get("/api/v1/audit-events", actor_id=user_id)["events"]
+    events = admin.get("/api/v1/audit-events", actor=user_id)["events"]
     assert not [event for event in events if "REUSED" in event["reason"]]
 
 
@@ -69,12 +69,12 @@ def is_final(answer: Response) -> bool:
 
 
 async def test_a_session_that_ends_under_a_form_is_begun_again_over_it(windows: Windows, new_user: NewUser) -> None:
-    new_user("paul")
+    new_user("pablo")
     page = await windows.page("/profile")
-    await sign_in(page, "paul")
-    await page.locator('input[name="name"]').fill("Paul of the long form")
+    await sign_in(page, "pablo")
+    await page.locator('input[name="name"]').fill("Pablo of the long form")
     elsewhere = await windows.page("/profile/sessions")
-    await sign_in(elsewhere, "paul")
+    await sign_in(elsewhere, "pablo")
     await elsewhere.get_by_role("button", name="Sign out all others").click()
     await elsewhere.get_by_role("button", name="Sign out the others", exact=True).click()
     await expect(elsewhere.get_by_role("row")).to_have_count(2)
@@ -95,15 +95,33 @@ async def test_a_session_that_ends_under_a_form_is_begun_again_over_it(windows: 
     await expect(dialog).not_to_be_visible()
     # The call that met the end of the session went on by itself.
     await expect(page.get_by_text("Saved.")).to_be_visible()
-    assert await page.locator('input[name="name"]').input_value() == "Paul of the long form"
+    assert await page.locator('input[name="name"]').input_value() == "Pablo of the long form"
+
+
+async def test_what_takes_a_recent_sign_in_asks_for_one_and_goes_on(
+    windows: Windows, platform: ConsolePlatform, new_user: NewUser
+) -> None:
+    user_id = new_user("quentin")
+    page = await windows.page("/profile")
+    await sign_in(page, "quentin")
+    platform.let_sign_ins_age(user_id)
+    await fill_in(page, email="quentin@example.org")
+    await page.get_by_role("button", name="Save").click()
+    dialog = page.get_by_role("dialog", name="Is it you?")
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(page.get_by_role("alert")).to_contain_text("Sign in again to change your e-mail address")
+    await page.get_by_role("button", name="Save").click()
+    await fill_in(page, again=PASSWORD)
+    await dialog.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
 
 
 async def test_a_sign_in_in_one_tab_lets_the_others_go_on(windows: Windows, new_user: NewUser) -> None:
-    new_user("rosa")
+    new_user("rosalie")
     context = await windows.open()
     page, other = await context.new_page(), await context.new_page()
     await page.goto("/profile")
-    await sign_in(page, "rosa")
+    await sign_in(page, "rosalie")
     await other.goto("/profile")
     await let_access_expire(context)
     await context.clear_cookies(name="espalier_refresh")
@@ -116,16 +134,16 @@ async def test_a_sign_in_in_one_tab_lets_the_others_go_on(windows: Windows, new_
     for tab in (page, other):
         await expect(tab.get_by_text("this one")).to_be_attached()
 
-    await page.get_by_role("button", name="rosa", exact=True).click()
+    await page.get_by_role("button", name="rosalie", exact=True).click()
     await page.get_by_role("menuitem", name="Sign out").click()
     await heading(other, "Sign in")
 
 
 async def test_one_of_the_own_sessions_is_ended(windows: Windows, platform: ConsolePlatform, new_user: NewUser) -> None:
-    new_user("sven")
-    program = platform.login("sven", PASSWORD)
+    new_user("svante")
+    program = platform.login("svante", PASSWORD)
     page = await windows.page("/profile/sessions")
-    await sign_in(page, "sven")
+    await sign_in(page, "svante")
     row = page.get_by_role("row").filter(has_text="Python")
     await expect(row.first).to_contain_text("127.0.0.1")
     await expect(page.get_by_role("row").filter(has_text="this one")).to_contain_text("203.0.113.")

@@ -69,10 +69,10 @@ async function renewingFetch(request: Request): Promise<Response> {
 
 /** What the call ends with; null when the session is good again, and the call is to be repeated. */
 async function findRefusal(answer: Response, sent: number): Promise<Response | null> {
-  if (new URL(answer.url).pathname.startsWith("/api/v1/auth/")) return answer;
   if (answer.status === 403 && (await reasonOf(answer)) === "SIGN_IN_AGAIN") {
     return (await signInAgain("too-long-ago")) ? null : answer;
   }
+  if (new URL(answer.url).pathname.startsWith("/api/v1/auth/")) return answer;
   if (answer.status !== 401 || !hasSession()) return answer;
   const refusal = await refresh(sent);
   if (refusal === null) return null;
