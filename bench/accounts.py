@@ -8,11 +8,13 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 from argon2 import PasswordHasher, Type
 
 from espalier_common.identity import TokenVerifier
@@ -24,6 +26,7 @@ READ_SECONDS = 15.0
 BUSY_SECONDS = 8.0
 LOGIN_SECONDS = 10.0
 LOGINS_AT_ONCE = 4
+LOGINS_COUNTED = 400
 CACHE_CALLS = 200_000
 BEARER = "Bearer "
 
@@ -58,8 +61,8 @@ class Connection:
             self.writer.close()
 
 
-def measure(url: str, *, token: str, path: str, password: str) -> dict[str, Any]:
-    """All figures. `path` is what the users read, `password` the administrator's."""
+def measure(url: str, *, token: str, path: str, password: str, pids: Mapping[str, int]) -> dict[str, Any]:
+    """All figures. `path` is what the users read, `password` the administrator's, `pids` the platform's processes."""
     bare = bare_hashes()
     quiet = asyncio.run(reads(url, token=token, path=path, seconds=READ_SECONDS, pause=1 / READS_A_SECOND))
     busy = asyncio.run(reads(url, token=token, path=path, seconds=BUSY_SECONDS, pause=0))
@@ -69,6 +72,7 @@ def measure(url: str, *, token: str, path: str, password: str) -> dict[str, Any]
         "reads_of_50_users_without_pause": summary(busy, BUSY_SECONDS),
         "bare_argon2id_per_second": bare,
         **asyncio.run(logins_beside_reads(url, token=token, path=path, password=password)),
+        "cpu_milliseconds_per_login": asyncio.run(cpu_of_logins(url, password=password, pids=pids)),
     }
 
 
@@ -147,6 +151,40 @@ async def logins_beside_reads(url: str, *, token: str, path: str, password: str)
         "logins_refused": refused,
         "reads_beside_logins": summary(beside, LOGIN_SECONDS),
     }
+
+
+async def cpu_of_logins(url: str, *, password: str, pids: Mapping[str, int]) -> dict[str, float]:
+    """What a login takes of the cores, by process; `argon2id` is its hash alone, bare. Nobody reads meanwhile."""
+    connections = [Connection(url) for _ in range(LOGINS_AT_ONCE)]
+    before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+
+    async def log_in(connection: Connection) -> None:
+        for _ in range(LOGINS_COUNTED // LOGINS_AT_ONCE):
+            body = {"username": "admin", "password": password}
+            assert await connection.ask("POST", "/api/v1/auth/login", body=body) == 200
+
+    await asyncio.gather(*(log_in(connection) for connection in connections))
+    # What follows from them: audit events on their way.
+    await asyncio.sleep(1)
+    for connection in connections:
+        connection.close()
+    taken = {name: (cpu_seconds(pid) - before[name]) / LOGINS_COUNTED * 1000 for name, pid in pids.items()}
+    hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
+    known = hasher.hash("a password to check")
+    began = time.process_time()
+    for _ in range(50):
+        hasher.verify(known, "a password to check")
+    return taken | {"argon2id": (time.process_time() - began) / 50 * 1000}
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process, and of its children whether they live or not."""
+    leader = psutil.Process(pid)
+    own = leader.cpu_times()
+    living = [child.cpu_times() for child in leader.children(recursive=True)]
+    return sum((own.user, own.system, own.children_user, own.children_system)) + sum(
+        each.user + each.system for each in living
+    )
 
 
 def summary(milliseconds: list[float], seconds: float) -> dict[str, float]:

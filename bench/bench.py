@@ -88,12 +88,17 @@ def memory_of(layout: Layout) -> dict[str, dict[str, int]]:
     """PSS and RSS of each process with its children, in bytes."""
     found = {}
     for name in table.NAMES:
-        record = processes.read_record(layout.record_file(name))
-        assert record is not None, f"{name} does not run"
-        leader = psutil.Process(record.pid)
+        leader = leader_of(layout, name)
         family = [item.memory_full_info() for item in (leader, *leader.children(recursive=True))]
         found[name] = {"pss": sum(item.pss for item in family), "rss": sum(item.rss for item in family)}
     return found
+
+
+def leader_of(layout: Layout, name: str) -> psutil.Process:
+    """The process that runs under this name."""
+    record = processes.read_record(layout.record_file(name))
+    assert record is not None, f"{name} does not run"
+    return psutil.Process(record.pid)
 
 
 def latencies(url: str, layout: Layout, *, requests: int) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
@@ -113,7 +118,8 @@ def latencies(url: str, layout: Layout, *, requests: int) -> tuple[dict[str, dic
             "get run": percentiles(lambda: answered(http.get(f"/api/v1/training/runs/{run}")), requests),
         }
         path = f"/api/v1/training/runs/{run}"
-        return alone, accounts.measure(url, token=login(), path=path, password=password)
+        pids = {name: leader_of(layout, name).pid for name in table.NAMES}
+        return alone, accounts.measure(url, token=login(), path=path, password=password, pids=pids)
 
 
 def make_runs(http: httpx.Client) -> str:
@@ -207,6 +213,11 @@ def account_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "logins beside reads (1/s), at least 0.8 of bare",
             f"{logins['per_second']:.1f} = {logins['per_second'] / bare:.2f}",
+        ),
+        *(
+            (f"CPU of a login, {name} (ms)", f"{taken:.2f}")
+            for name, taken in found["cpu_milliseconds_per_login"].items()
+            if taken >= 0.1
         ),
     ]
 

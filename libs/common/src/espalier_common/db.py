@@ -89,6 +89,8 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=10,
+            # A few that are always used, instead of all in turn: a server process that has just worked is twice as quick.
+            pool_use_lifo=True,
             connect_args={
                 "connect_timeout": 5,
                 # A peer that went without a word is found by the kernel, and then by `_check_open`.

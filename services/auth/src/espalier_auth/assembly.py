@@ -17,6 +17,7 @@ from espalier_auth.events import publish
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.housekeeping import Housekeeping, KeyRotation
 from espalier_auth.keys import MasterKey, SigningKeys
+from espalier_auth.memory import keep_memory
 from espalier_auth.oidc.assembly import oidc_rpc
 from espalier_auth.oidc.rpc import OidcRpc
 from espalier_auth.oidc.rpc import servicers as oidc_servicers
@@ -78,6 +79,7 @@ class _Parts:
 
 def build(settings: AuthSettings) -> Service:
     """Everything that the process of auth runs."""
+    keep_memory()
     parts = _make_parts(settings)
     database, bus, keys = parts.database, parts.bus, parts.keys
     api_keys = ApiKeys(parts.access)
