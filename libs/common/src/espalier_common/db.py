@@ -89,7 +89,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=10,
-            # A few that are always used, instead of all in turn: a server process that has just worked is twice as quick.
+            # A few that are always used instead of all in turn: who has just worked has what he needs at hand.
             pool_use_lifo=True,
             connect_args={
                 "connect_timeout": 5,
