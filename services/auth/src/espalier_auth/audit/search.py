@@ -143,7 +143,9 @@ def _find(session: Session, search: _Search, bounds: list[Any], *, limit: int) -
         return session.scalars(query.order_by(*_NEWEST).limit(limit)).all()
     if len(leads) == 1 and 0 < len(search.actions) <= MOST_ACTIONS:
         return _of_actions(session, search.actions, bounds, limit=limit)
-    counted = [(_count(session, lead, bounds), lead) for lead in leads]
+    # Words are counted only where nothing else is: that reads the events themselves.
+    countable = [lead for lead in leads if lead.most == MANY] or leads
+    counted = [(_count(session, lead, bounds), lead) for lead in countable]
     if not any(count <= min(WINDOW, lead.most) for count, lead in counted):
         # Each of them has many, so it is likely that among the newest of the narrowest there are enough.
         ordered = [found for found in counted if found[1].is_ordered]
