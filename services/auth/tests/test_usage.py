@@ -231,6 +231,7 @@ async def test_what_was_not_measured_is_absent_and_not_0(auth: Any) -> None:
     found = await stub.GetStatistics(after)
 
     assert (found.tokens.HasField("value"), found.tokens.value) == (True, 0)
+    assert not found.gpu_hours.HasField("value"), "no GPU ever reported"
     assert not found.success_rate.HasField("value")
     assert not found.queue_wait_seconds.HasField("value")
     first = pb.GetStatisticsRequest(start_time=timestamp(NOON - day / 2), end_time=timestamp(NOON + day / 2))

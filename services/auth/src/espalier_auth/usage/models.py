@@ -56,6 +56,8 @@ class UsageEntry(Base):
     __table_args__ = (
         # Sums of a user or of all in a period are read from an index alone.
         Index("ix_usage_entries_user", "user_id", "kind", "at", postgresql_include=["amount"]),
+        # Since when a kind is reported.
+        Index("ix_usage_entries_kind", "kind", "at"),
         Index("ix_usage_entries_at", "at", "kind", postgresql_include=["user_id", "model", "source", "amount"]),
     )
 

@@ -194,9 +194,11 @@ def forget_holds(session: Session, *, before: datetime) -> None:
     session.execute(delete(Hold).where(Hold.expires_at < before))
 
 
-def first_entry_at(session: Session) -> datetime | None:
-    """When the first use was reported; None when none ever was."""
-    return session.scalar(select(func.min(UsageEntry.at)))
+def first_entry_at(session: Session, kinds: Iterable[Kind]) -> datetime | None:
+    """When the first use of one of these kinds was reported; None when none ever was."""
+    # Each on its own: its index has that row at its beginning.
+    firsts = [session.scalar(select(func.min(UsageEntry.at)).where(UsageEntry.kind == kind)) for kind in kinds]
+    return min((at for at in firsts if at is not None), default=None)
 
 
 def sum_of(session: Session, kinds: Sequence[Kind], extent: Extent) -> float:

@@ -1,6 +1,6 @@
 """Figures of a period against the one before. What nobody measured is None, which is something else than 0."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,26 +41,28 @@ class Statistics:
 def statistics(session: Session, *, start: datetime, end: datetime, users: ColumnElement[bool]) -> Statistics:
     """The figures from `start` to before `end`; the period before is as long and ends at `start`."""
     now, before = (Extent(Span(*each), users) for each in ((start, end), (start - (end - start), start)))
-    first = repository.first_entry_at(session)
 
-    def figure(measure: Callable[[Extent], float | None]) -> Figure:
-        # Before the first report nothing was measured at all; after it, no entry means that nothing was used.
+    def figure(kinds: Iterable[Kind], measure: Callable[[Extent], float | None]) -> Figure:
+        # Before the first report of a kind it was not measured at all; after it, no entry means that none was used.
+        since = repository.first_entry_at(session, kinds)
         values = [
-            measure(each) if first is not None and each.span.end and first < each.span.end else None
+            measure(each) if since is not None and each.span.end and since < each.span.end else None
             for each in (now, before)
         ]
         return Figure(*values)
 
-    def amount(*kinds: Kind) -> Callable[[Extent], float]:
-        return lambda period: repository.sum_of(session, kinds, period)
+    def amount(*kinds: Kind) -> Figure:
+        return figure(kinds, lambda period: repository.sum_of(session, kinds, period))
 
     return Statistics(
-        active_users=figure(lambda period: repository.count_users(session, period)),
-        requests=figure(amount(Kind.REQUESTS)),
-        tokens=figure(amount(*TOKENS)),
-        gpu_hours=figure(lambda period: amount(Kind.GPU_SECONDS)(period) / HOUR),
-        success_rate=figure(lambda period: repository.share_of_successes(session, USES, period)),
-        queue_wait_seconds=figure(lambda period: repository.mean_queue_wait(session, period)),
+        active_users=figure(Kind, lambda period: repository.count_users(session, period)),
+        requests=amount(Kind.REQUESTS),
+        tokens=amount(*TOKENS),
+        gpu_hours=figure(
+            [Kind.GPU_SECONDS], lambda period: repository.sum_of(session, [Kind.GPU_SECONDS], period) / HOUR
+        ),
+        success_rate=figure(USES, lambda period: repository.share_of_successes(session, USES, period)),
+        queue_wait_seconds=figure(Kind, lambda period: repository.mean_queue_wait(session, period)),
         top_users=repository.ranking(session, "user_id", kinds=TOKENS, extent=now, limit=TOP),
         top_models=repository.ranking(session, "model", kinds=TOKENS, extent=now, limit=TOP),
     )
