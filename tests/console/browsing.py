@@ -109,7 +109,8 @@ async def heading(page: Page, text: str) -> None:
 
 async def check_accessibility(page: Page) -> None:
     """No violation of WCAG 2.1 A and AA that axe calls serious or critical."""
-    await page.wait_for_load_state("networkidle")
+    await expect(page.get_by_role("heading", level=1)).to_be_visible()
+    await expect(page.locator(".el-skeleton")).to_have_count(0)
     await page.evaluate(AXE.read_text("utf-8"))
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
     found = await page.evaluate("tags => axe.run({runOnly: tags})", tags)

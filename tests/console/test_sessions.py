@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 NewUser = Callable[..., str]
 
 TABS = 10
-ROUNDS = 5
+ROUNDS = 3
 
 
 async def let_access_expire(context: BrowserContext) -> None:
@@ -111,6 +111,7 @@ async def test_what_takes_a_recent_sign_in_asks_for_one_and_goes_on(
     await dialog.get_by_role("button", name="Cancel").click()
     await expect(page.get_by_role("alert")).to_contain_text("Sign in again to change your e-mail address")
     await page.get_by_role("button", name="Save").click()
+    await expect(page.locator('input[name="again"]')).to_be_focused()
     await fill_in(page, again=PASSWORD)
     await dialog.get_by_role("button", name="Sign in").click()
     await expect(page.get_by_text("Saved.")).to_be_visible()
