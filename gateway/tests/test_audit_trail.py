@@ -1,15 +1,18 @@
 """What the gateway itself refuses and changes is told to the audit log, and a flood of it makes few events."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import orjson
 import pytest
+from nats.js.errors import NotFoundError
 
 from espalier.auth.v1 import audit_pb2
 from espalier_common.bus import AUDIT, Bus
 from espalier_common.errors import Unauthenticated, Unavailable
+from espalier_common.nats_client import client_type
 from espalier_gateway import audit_trail
 from espalier_gateway.audit_trail import AuditTrail
 from espalier_gateway.clients import Clients
@@ -159,14 +162,26 @@ class Log:
                     return event
 
 
+async def remove_the_stream(nats_url: str) -> None:
+    """Each event has one reader, so whoever reads all of a service's on the same server must be gone."""
+    client = client_type()()
+    await client.connect(nats_url)
+    with suppress(NotFoundError):
+        await client.jetstream().delete_stream(AUDIT.name)
+    await client.close()
+
+
 @pytest.fixture
 async def log(nats_url: str) -> Any:
+    await remove_the_stream(nats_url)
     bus = Bus(nats_url, name="auth")
     await bus.start()
     await bus.wait_connected()
-    subscription = await bus.subscribe(AUDIT, durable="gateway-test", subjects=["espalier.gateway.audit"])
-    yield Log(subscription)
-    await bus.close()
+    try:
+        yield Log(await bus.subscribe(AUDIT, durable="gateway-test", subjects=["espalier.gateway.audit"]))
+    finally:
+        await bus.close()
+        await remove_the_stream(nats_url)
 
 
 async def test_refusals_of_each_kind_reach_the_bus(start_gateway: StartGateway, nats_url: str, log: Log) -> None:

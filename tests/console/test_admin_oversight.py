@@ -41,19 +41,19 @@ async def test_what_an_administrator_did_stands_in_the_audit_log_with_before_and
 
 
 async def test_a_limit_is_set_changed_and_lifted(administration: Administration) -> None:
-    administration.user("vera")
+    administration.user("vivian")
     page = await administration.open("/admin/quotas")
     await page.get_by_role("button", name="New limit").click()
     box = dialog(page, "New limit")
     await box.get_by_role("button", name="Set the limit").click()
     await expect(box.get_by_role("alert")).to_contain_text("User or group_id must be given")
-    await box.get_by_label("User", exact=True).fill("ver")
-    await page.get_by_role("option", name="vera").click()
+    await box.get_by_label("User", exact=True).fill("viv")
+    await page.get_by_role("option", name="vivian").click()
     await choose(page, box.get_by_label("What is limited"), "GPU time")
     await box.get_by_label("At most (GPU-hours)").fill("12")
     await box.get_by_label("a month").check()
     await submit(box, "Set the limit")
-    limit = row(page, "Limits", "vera")
+    limit = row(page, "Limits", "vivian")
     await expect(limit).to_contain_text("12 GPU-hours a month")
     await expect(limit).to_contain_text("0 GPU-hours 0 %")
 

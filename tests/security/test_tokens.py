@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -197,5 +198,6 @@ def test_the_signing_key_lies_nowhere_in_the_clear(platform: Platform, forger: F
     spelled = {raw, raw.hex().encode(), encoded(raw).encode()}
     files = [path for path in Path(platform.home).rglob("*") if path.is_file() and not path.is_symlink()]
     for path in files:
-        content = path.read_bytes()
-        assert not any(form in content for form in spelled), path
+        with suppress(FileNotFoundError):  # a platform at work removes files too
+            content = path.read_bytes()
+            assert not any(form in content for form in spelled), path
