@@ -160,6 +160,9 @@ async def test_nobody_gives_himself_or_others_more_than_he_has(auth: Any) -> Non
     more = resources_pb2.Role(name="helper", permissions=[*manages, "training.runs.create"], scope="own")
     wider = resources_pb2.Role(name="helper", scope="all")
     joined = access_pb2.Group(id=trainers.id, member_ids=[helper_user.id])
+    choir = await admin.create_group("choir", roles=[], members=[helper_user.id])
+    lifted = access_pb2.Group(id=choir.id, roles=["trainer"])
+    assert (await _refusal(helper.update_group(joined, "member_ids"))).reason == "GROUP_NOT_FOUND"
     for call in (
         helper.create_role("mine", ["training.runs.create"]),
         helper.create_role("mine", ["auth.users.list"], scope="all"),
@@ -167,7 +170,7 @@ async def test_nobody_gives_himself_or_others_more_than_he_has(auth: Any) -> Non
         helper.update_role(wider, "scope"),
         helper.update_role(resources_pb2.Role(name="curator", description="x"), "description"),
         helper.create_group("mine", roles=["curator"], members=[helper_user.id]),
-        helper.update_group(joined, "member_ids"),
+        helper.update_group(lifted, "roles"),
         helper.update_user(resources_pb2.User(id=helper_user.id, roles=["helper", "admin"]), "roles"),
     ):
         assert (await _refusal(call)).reason == "ABOVE_OWN_RIGHTS"

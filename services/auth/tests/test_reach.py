@@ -22,7 +22,15 @@ from espalier.auth.v1 import (
 )
 from espalier_common.rpc.status import from_rpc_error
 
-PERMISSIONS = ["auth.audit.list", "auth.users.get", "auth.users.list", "auth.users.update"]
+PERMISSIONS = [
+    "auth.audit.list",
+    "auth.groups.get",
+    "auth.groups.list",
+    "auth.groups.update",
+    "auth.users.get",
+    "auth.users.list",
+    "auth.users.update",
+]
 PASSWORD = "a quiet green lamp"
 
 
@@ -99,3 +107,24 @@ async def test_a_role_reads_whose_doing_it_reaches(start_auth: Any, nats_url: st
         await asyncio.sleep(0.1)
     other = audit_pb2.ListAuditEventsRequest(actor=town.ids["otto"])
     assert not (await stub.ListAuditEvents(other)).events
+
+
+@pytest.mark.parametrize(("scope", "seen"), [("own", {"town"}), ("group", {"town"}), ("all", {"hill", "town"})])
+async def test_a_role_reaches_groups_as_far_as_its_scope(start_auth: Any, scope: str, seen: set[str]) -> None:
+    town = await Town(await start_auth(), scope).build()
+    all_groups = access_pb2_grpc.GroupServiceStub(town.auth.channel((await town.auth.login()).access_token))
+    group = access_pb2.Group(name="hill", member_ids=[town.ids["otto"]])
+    hill = await all_groups.CreateGroup(access_pb2.CreateGroupRequest(group=group))
+
+    groups = access_pb2_grpc.GroupServiceStub(town.auth.channel(town.token))
+    listed = await groups.ListGroups(access_pb2.ListGroupsRequest())
+    assert {group.name for group in listed.groups} == seen
+    update = access_pb2.UpdateGroupRequest(group=access_pb2.Group(id=hill.id, description="Another"))
+    update.update_mask.paths.append("description")
+    for call in (groups.GetGroup(access_pb2.GetGroupRequest(group_id=hill.id)), groups.UpdateGroup(update)):
+        if "hill" in seen:
+            await call
+            continue
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert from_rpc_error(refused.value).reason == "GROUP_NOT_FOUND"

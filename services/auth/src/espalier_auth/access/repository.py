@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, delete, func, or_, select, update
+from sqlalchemy import Select, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import ApiKey, CustomRole, Group
@@ -80,9 +80,18 @@ def find_group(session: Session, group_id: str) -> Group | None:
     return session.get(Group, group_id, populate_existing=True)
 
 
-def list_groups(session: Session, page: PageRequest) -> Page[Group]:
-    """Groups by name."""
-    return paginate(session, select(Group), order=(Group.name.asc(),), page=page)
+def is_member(session: Session, group_id: str, user_id: str) -> bool:
+    """Whether the user is in the group."""
+    member = exists().where(GroupMember.group_id == group_id, GroupMember.user_id == user_id)
+    return bool(session.scalar(select(member)))
+
+
+def list_groups(session: Session, page: PageRequest, *, of: str) -> Page[Group]:
+    """Groups by name: those of this user, or all when it is empty."""
+    query = select(Group)
+    if of:
+        query = query.where(Group.id.in_(select(GroupMember.group_id).where(GroupMember.user_id == of)))
+    return paginate(session, query, order=(Group.name.asc(),), page=page)
 
 
 def members_of(session: Session, group_ids: Iterable[str]) -> dict[str, list[str]]:

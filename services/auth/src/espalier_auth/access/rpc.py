@@ -108,12 +108,12 @@ class GroupRpc(access_pb2_grpc.GroupServiceServicer):
 
     def GetGroup(self, request: access_pb2.GetGroupRequest, context: object) -> access_pb2.Group:
         with self._database.transaction() as session:
-            return _to_group(self._groups.get(session, request.group_id))
+            return _to_group(self._groups.get(session, request.group_id, by=current_principal()))
 
     def ListGroups(self, request: access_pb2.ListGroupsRequest, context: object) -> access_pb2.ListGroupsResponse:
         page = self._paginator.read(request)
         with self._database.transaction() as session:
-            found = self._groups.list(session, page)
+            found = self._groups.list(session, page, by=current_principal())
         return access_pb2.ListGroupsResponse(
             groups=[_to_group(item) for item in found.items], next_page_token=found.next_page_token
         )

@@ -171,13 +171,13 @@ class Groups:
     def __init__(self, access: AccessRights) -> None:
         self._access = access
 
-    def get(self, session: Session, group_id: str) -> GroupWithMembers:
+    def get(self, session: Session, group_id: str, *, by: Principal) -> GroupWithMembers:
         """The group. Raises GroupNotFound."""
-        return self._with_members(session, self._find(session, group_id))
+        return self._with_members(session, self._find(session, group_id, by=by))
 
-    def list(self, session: Session, page: PageRequest) -> Page[GroupWithMembers]:
-        """Groups by name."""
-        found = repository.list_groups(session, page)
+    def list(self, session: Session, page: PageRequest, *, by: Principal) -> Page[GroupWithMembers]:
+        """Groups by name: all, or the caller's, as his scope says."""
+        found = repository.list_groups(session, page, of="" if by.scope == "all" else by.subject)
         members = repository.members_of(session, [group.id for group in found.items])
         return Page([GroupWithMembers(group, members[group.id]) for group in found.items], found.next_page_token)
 
@@ -201,7 +201,7 @@ class Groups:
         Raises GroupNotFound, ChangedMeanwhile, GroupTaken, InvalidGroup, InvalidUser, AboveOwnRights, LastAdmin.
         """
         self._access.lock(session)
-        group = self._find(session, group_id)
+        group = self._find(session, group_id, by=by)
         require_unchanged(changes.etag, self._with_members(session, group).etag, what=f"the group {group.name}")
         self._access.require_rights_of(session, group.roles, by=by)
         self._apply(session, group, changes, by=by)
@@ -216,15 +216,15 @@ class Groups:
     def delete(self, session: Session, group_id: str, *, by: Principal) -> None:
         """Deletes a group; its members stay, without its roles. Raises GroupNotFound, AboveOwnRights, LastAdmin."""
         self._access.lock(session)
-        group = self._find(session, group_id)
+        group = self._find(session, group_id, by=by)
         self._access.require_rights_of(session, group.roles, by=by)
         take_back(session, repository.members_of(session, [group.id])[group.id])
         session.delete(group)
         self._access.require_an_admin(session, f"A member of the group {group.name}")
 
-    def _find(self, session: Session, group_id: str) -> Group:
+    def _find(self, session: Session, group_id: str, *, by: Principal) -> Group:
         group = repository.find_group(session, group_id)
-        if group is None:
+        if group is None or (by.scope != "all" and not repository.is_member(session, group_id, by.subject)):
             raise GroupNotFound(group_id)
         return group
 
