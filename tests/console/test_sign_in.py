@@ -133,6 +133,7 @@ async def test_registration_tells_whether_it_is_open(windows: Windows, by_invita
     by_invitation("open")
     page = await windows.page("/login")
     await page.get_by_role("link", name="Register").click()
+    await heading(page, "Register")
     await fill_in(page, username="mona", password=PASSWORD)
     await page.get_by_role("button", name="Register").click()
     await expect(page.get_by_role("button", name="mona")).to_be_visible()
