@@ -82,8 +82,9 @@ async def test_signing_out_ends_the_session_and_succeeds_again(auth: Any) -> Non
 
 
 @pytest.mark.parametrize("token", ["x", "' OR 1=1 --", "a" * 512])
-async def test_a_made_up_token_is_refused(auth: Any, token: str) -> None:
+async def test_a_made_up_token_is_refused_and_begins_nothing(auth: Any, token: str) -> None:
     await expect_refused(auth, token)
+    assert _sessions(auth) == []
 
 
 async def test_an_expired_token_is_refused_and_ends_nothing(auth: Any) -> None:
