@@ -1,6 +1,6 @@
 // A list that comes in keyset pages: which page stands in the address, and the way back is remembered.
 import { keepPreviousData, useQuery } from "@tanstack/vue-query";
-import { computed, shallowRef, type ComputedRef, watch } from "vue";
+import { computed, shallowRef, type ComputedRef, type Ref, watch } from "vue";
 import { type Filters, useUrlFilters } from "./useUrlFilters";
 
 export const PAGE_SIZES = ["20", "50", "100"] as const;
@@ -15,6 +15,18 @@ export interface Page<Item> {
 export interface PageQuery {
   page_size: number;
   page_token?: string;
+}
+
+/** What a pager shows of a list, and does with it. */
+export interface Paging {
+  items: ComputedRef<readonly unknown[]>;
+  size: ComputedRef<string>;
+  isFetching: Ref<boolean>;
+  hasNext: ComputedRef<boolean>;
+  hasPrevious: ComputedRef<boolean>;
+  next(): void;
+  previous(): void;
+  resize(size: string): void;
 }
 
 /** `name` is the key of the query: whoever changes such things invalidates it. */
