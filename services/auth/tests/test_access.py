@@ -173,7 +173,9 @@ async def test_nobody_gives_himself_or_others_more_than_he_has(auth: Any) -> Non
         helper.update_group(lifted, "roles"),
         helper.update_user(resources_pb2.User(id=helper_user.id, roles=["helper", "admin"]), "roles"),
     ):
-        assert (await _refusal(call)).reason == "ABOVE_OWN_RIGHTS"
+        refusal = await _refusal(call)
+        assert refusal.reason == "ABOVE_OWN_RIGHTS"
+        assert refusal.metadata["permission"]
     assert (await helper.create_role("mine", ["auth.users.list"])).name == "mine"
     assert (await helper.create_group("mine", roles=["helper"], members=[helper_user.id])).name == "mine"
 

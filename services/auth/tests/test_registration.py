@@ -94,7 +94,12 @@ async def refusal(call: Any) -> str:
 
 
 async def test_registration_is_closed_unless_somebody_opens_it(auth: Any) -> None:
-    assert await refusal(register(auth)) == "REGISTRATION_CLOSED"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await register(auth)
+
+    error = from_rpc_error(refused.value)
+    assert (error.code, error.reason) == ("PERMISSION_DENIED", "REGISTRATION_CLOSED")
+    assert error.metadata["permission"] == "auth.users.create"
 
 
 async def rules(auth: Any) -> tuple[str, bool, int]:

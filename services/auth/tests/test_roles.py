@@ -76,21 +76,22 @@ def test_a_service_has_only_what_it_needs_in_its_own_name(roles: Roles) -> None:
 
 
 @pytest.mark.parametrize(
-    ("permissions", "scope", "role", "within"),
+    ("permissions", "scope", "role", "named"),
     [
-        (["*"], "all", "admin", True),
-        (["*"], "own", "admin", False),
-        (ALL, "all", "admin", False),
-        (ALL, "own", "trainer", True),
-        (ALL, "own", "viewer", False),
-        (["training.*"], "all", "trainer", False),
+        (["*"], "all", "admin", []),
+        (["*"], "own", "admin", ["*"]),
+        (ALL, "all", "admin", ["*"]),
+        (ALL, "own", "trainer", []),
+        (ALL, "own", "viewer", ["models.deployments.get", "training.runs.list"]),
+        (["training.*"], "all", "trainer", ["chat.sessions.create", "models.deployments.create"]),
     ],
 )
-def test_a_role_is_within_reach_of_those_who_have_all_of_it(
-    roles: Roles, permissions: list[str], scope: Scope, role: str, within: bool
+def test_a_role_names_what_reaches_further_than_the_caller_does(
+    roles: Roles, permissions: list[str], scope: Scope, role: str, named: list[str]
 ) -> None:
     caller = Principal("u", "u", "user", (), frozenset(permissions), scope)
     found = roles.find(role)
 
     assert found is not None
-    assert found.is_within(caller) is within
+    assert set(named) <= set(found.beyond(caller))
+    assert bool(named) is bool(found.beyond(caller))

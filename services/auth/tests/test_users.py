@@ -245,10 +245,11 @@ async def test_nobody_gives_or_touches_rights_above_his_own(auth: Any) -> None:
     me = (await (await auth.admin()).GetMe(service_pb2.GetMeRequest())).user
     helper = auth.users(await _token_of_helper(auth))
 
-    for roles in (["admin"], ["viewer"]):
-        user = resources_pb2.User(username="eve", roles=roles)
+    for role, lacking in (("admin", "*"), ("viewer", "auth.roles.list")):
+        user = resources_pb2.User(username="eve", roles=[role])
         request = service_pb2.CreateUserRequest(user=user, password="a quiet green lamp")
-        assert (await _refusal(helper.CreateUser(request))).reason == "ABOVE_OWN_RIGHTS"
+        refusal = await _refusal(helper.CreateUser(request))
+        assert (refusal.reason, refusal.metadata["permission"]) == ("ABOVE_OWN_RIGHTS", lacking)
     for user, path in (
         (resources_pb2.User(id=me.id, disabled=True), "disabled"),
         (resources_pb2.User(id=mia.id, roles=["admin"]), "roles"),

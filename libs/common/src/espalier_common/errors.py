@@ -87,14 +87,14 @@ class FailedPrecondition(EspalierError):
 
 
 class PermissionDenied(EspalierError):
-    """The caller is known and may not do this."""
+    """The caller is known and may not do this. `permission` is empty where no permission would help."""
 
     code = "PERMISSION_DENIED"
     reason = "PERMISSION_DENIED"
 
     def __init__(self, permission: str, message: str | None = None) -> None:
         text = message or f"This needs the permission {permission!r}; ask an administrator for a role that has it."
-        super().__init__(text, metadata={"permission": permission})
+        super().__init__(text, metadata={"permission": permission} if permission else None)
         self.permission = permission
 
 

@@ -10,6 +10,8 @@ InvalidArgument      InvalidUser · InvalidPassword
 ResourceExhausted    TooManySignIns · TooManyPasswordTries
 """
 
+from collections.abc import Sequence
+
 from espalier_common.errors import (
     AlreadyExists,
     Conflict,
@@ -86,8 +88,14 @@ class AboveOwnRights(PermissionDenied):
 
     reason = "ABOVE_OWN_RIGHTS"
 
-    def __init__(self, role: str) -> None:
-        super().__init__("", f"The role {role!r} reaches further than your own rights; ask somebody who has it.")
+    def __init__(self, role: str, *, lacking: Sequence[str]) -> None:
+        """`lacking`: permissions that the role gives and the caller does not have, or not as far; at least one."""
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        super().__init__(
+            lacking[0],
+            f"The role {role!r} reaches further than your own rights, with the permission {lacking[0]!r}{more}; "
+            "ask somebody who has it.",
+        )
 
 
 class ForPeopleOnly(PermissionDenied):

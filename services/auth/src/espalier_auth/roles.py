@@ -73,12 +73,13 @@ class Role:
     scope: Scope
     built_in: bool = True
 
-    def is_within(self, principal: Principal) -> bool:
-        """Whether the caller himself has all that the role gives, and reaches as far with it."""
-        return all(
-            principal.may(permission) and _REACH[principal.scope_of(permission)] >= _REACH[self.scope]
+    def beyond(self, principal: Principal) -> list[str]:
+        """The permissions that the role gives and the caller himself does not have, or not as far."""
+        return [
+            permission
             for permission in self.permissions
-        )
+            if not principal.may(permission) or _REACH[principal.scope_of(permission)] < _REACH[self.scope]
+        ]
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,14 @@ class Rights:
                 found.setdefault(scope, []).append(name)
         return found
 
+    def lack(self, role: Role) -> list[str]:
+        """The permissions that the role gives and these rights do not hold, or not as far."""
+        found = {permission: self.scope_of(permission) for permission in role.permissions}
+        return [name for name, scope in found.items() if scope is None or _REACH[scope] < _REACH[role.scope]]
+
     def covers(self, role: Role) -> bool:
         """Whether they hold all that the role gives, as far as it reaches."""
-        found = [self.scope_of(permission) for permission in role.permissions]
-        return all(scope is not None and _REACH[scope] >= _REACH[role.scope] for scope in found)
+        return not self.lack(role)
 
     def only(self, permissions: Iterable[str]) -> "Rights":
         """What of them is among these permissions."""

@@ -94,8 +94,8 @@ class AccessRights:
         roles, rights = self.roles(session), self.rights_of_caller(session, by)
         for name in wanted:
             role = roles.get(name)
-            if role is not None and not (role.is_within(by) and (rights is None or rights.covers(role))):
-                raise AboveOwnRights(name)
+            if role is not None and (lacking := _lacking(role, by, rights)):
+                raise AboveOwnRights(name, lacking=lacking)
 
     def rights_of_caller(self, session: Session, principal: Principal) -> Rights | None:
         """What the caller may do now, whatever his token still says; None for a service, which has its token alone."""
@@ -104,10 +104,9 @@ class AccessRights:
         user = users.find_user(session, principal.subject)
         return Rights({}) if user is None or user.disabled else self.of(session, user)
 
-    def may_give(self, session: Session, role: Role, *, by: Principal) -> bool:
-        """Whether the caller himself has all that the role gives."""
-        rights = self.rights_of_caller(session, by)
-        return role.is_within(by) and (rights is None or rights.covers(role))
+    def lacking(self, session: Session, role: Role, *, by: Principal) -> list[str]:
+        """The permissions that the role gives and the caller himself does not have as far, by his token or by now."""
+        return _lacking(role, by, self.rights_of_caller(session, by))
 
     def lock(self, session: Session) -> None:
         """Taken first by whoever changes rights; held until the transaction ends."""
@@ -118,6 +117,10 @@ class AccessRights:
         session.flush()
         if not repository.has_active_user_with_role(session, ADMIN):
             raise LastAdmin(whom)
+
+
+def _lacking(role: Role, by: Principal, rights: Rights | None) -> list[str]:
+    return role.beyond(by) or (rights.lack(role) if rights is not None else [])
 
 
 def to_role(custom: CustomRole) -> Role:

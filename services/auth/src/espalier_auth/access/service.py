@@ -133,11 +133,8 @@ class CustomRoles:
             )
 
     def _require_own(self, session: Session, role: Role, *, by: Principal) -> None:
-        rights = self._access.rights_of_caller(session, by)
-        for permission in role.permissions:
-            single = Role(role.name, "", (permission,), role.scope)
-            if not single.is_within(by) or (rights is not None and not rights.covers(single)):
-                raise AbovePermissions(permission)
+        if lacking := self._access.lacking(session, role, by=by):
+            raise AbovePermissions(lacking[0])
 
 
 @dataclass(frozen=True, kw_only=True)

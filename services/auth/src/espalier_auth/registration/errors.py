@@ -1,20 +1,33 @@
-"""What registration refuses, one line each."""
+"""What registration refuses, one line each.
 
-from espalier_common.errors import FailedPrecondition, NotFound, ResourceExhausted
+PermissionDenied    RegistrationClosed · InvitationNeeded
+NotFound            InvitationNotFound
+FailedPrecondition  InvalidInvitation · InvalidResetLink · PublicUrlMissing · MailNotConfigured · PasswordElsewhere
+ResourceExhausted   TooManyRequests
+"""
+
+from espalier_common.errors import FailedPrecondition, NotFound, PermissionDenied, ResourceExhausted
 
 
-class RegistrationClosed(FailedPrecondition):
+class RegistrationClosed(PermissionDenied):
     reason = "REGISTRATION_CLOSED"
 
     def __init__(self) -> None:
-        super().__init__("Nobody can register here; ask an administrator for an account.")
+        super().__init__(
+            "auth.users.create",
+            "Nobody can register here; ask an administrator, who has the permission auth.users.create, for an account.",
+        )
 
 
-class InvitationNeeded(FailedPrecondition):
+class InvitationNeeded(PermissionDenied):
     reason = "INVITATION_NEEDED"
 
     def __init__(self) -> None:
-        super().__init__("Registering here needs an invitation; ask an administrator for one.")
+        super().__init__(
+            "auth.invitations.create",
+            "Registering here needs an invitation; ask an administrator, who has the permission "
+            "auth.invitations.create, for one.",
+        )
 
 
 class InvalidInvitation(FailedPrecondition):
