@@ -201,7 +201,9 @@ def pt_spec(version_id: str, **changes: Any) -> run_pb2.RunSpec:
     return run_pb2.RunSpec(**(fields | changes))
 
 
-def write_checkpoint(run_dir: Path, run_id: str, *, step: int, attempt: int = 1, name: str = "") -> Path:
+def write_checkpoint(
+    run_dir: Path, run_id: str, *, step: int, attempt: int = 1, name: str = "", tokens: int = 0
+) -> Path:
     """A complete checkpoint (or, with the name `model`, a finished model) as the trainer leaves it."""
     directory = run_dir / name if name else run_dir / "checkpoints" / f"step-{step}"
     directory.mkdir(parents=True)
@@ -210,7 +212,8 @@ def write_checkpoint(run_dir: Path, run_id: str, *, step: int, attempt: int = 1,
     import hashlib
 
     entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    manifest = {"run_id": run_id, "attempt": attempt, "step": step, "files": {"weights.bin": entry}}
+    files = {"weights.bin": entry}
+    manifest = {"run_id": run_id, "attempt": attempt, "step": step, "tokens": tokens, "files": files}
     (directory / "MANIFEST.json").write_text(json.dumps(manifest))
     return directory
 

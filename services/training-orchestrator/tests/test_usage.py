@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from espalier.training_orchestrator.v1 import telemetry_pb2 as runner_pb
 from espalier_common.errors import ResourceExhausted
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.tables import outbox
+from espalier_training_orchestrator.runs.holds import FIRST_SECONDS, HOLD_SECONDS, RENEW_SECONDS
 
 RUN = {"CONCURRENT_RUNS": 1.0, "CPU_SECONDS": 0.0, "STORED_BYTES": 0.0}
 
@@ -33,14 +35,22 @@ def held_by_runs(orchestrator: Any) -> list[str]:
     return [id for id, (_, amounts, _) in orchestrator.limits.held.items() if "CONCURRENT_RUNS" in amounts]
 
 
-async def train_and_end(orchestrator: Any, run: Any, exit_code: int) -> None:
-    name = f"run-{run.id}-a1"
+async def train_and_end(orchestrator: Any, run: Any, exit_code: int, *, attempt: int = 1) -> None:
     await orchestrator.tick(2)
-    token = orchestrator.spec_of(run.id).files["token"]
-    request = runner_pb.RegisterAttemptRequest(run_id=run.id, attempt=1, attempt_token=token, host="here", pid=1)
+    token = orchestrator.spec_of(run.id, attempt).files["token"]
+    request = runner_pb.RegisterAttemptRequest(run_id=run.id, attempt=attempt, attempt_token=token, host="here", pid=1)
     await orchestrator.runner().RegisterAttempt(request)
-    orchestrator.launcher.end(name, exit_code)
+    orchestrator.launcher.end(f"run-{run.id}-a{attempt}", exit_code)
     await orchestrator.tick()
+
+
+def measure(orchestrator: Any, run: Any, attempt: int, tokens: dict[int, float | str]) -> None:
+    """What the attempt has measured: all tokens of the run at these steps, and something else at the last."""
+    told: list[tuple[int, dict[str, float | str]]] = [(step, {"train/tokens": count}) for step, count in tokens.items()]
+    told.append((max(tokens), {"eval/loss": 2.0}))
+    lines = [json.dumps({"step": step, "time": 1.0 + step, "values": values}) for step, values in told]
+    directory = Path(orchestrator.spec_of(run.id, attempt).directory)
+    (directory / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
 async def test_a_run_holds_a_place_when_it_is_submitted_and_settles_its_seconds_at_the_end(
@@ -89,6 +99,43 @@ async def test_a_resumed_run_holds_a_place_anew_and_is_told_apart_from_its_first
     assert [bool(one.kind) for one in told] == [True, False, False]
 
 
+async def test_each_attempt_tells_once_the_tokens_that_it_trained_on_itself(
+    orchestrator: Any, checkpoint: Any, people: tuple[str, str]
+) -> None:
+    run = await orchestrator.queued_run()
+    home = orchestrator.artifacts / "runs" / run.id
+    await orchestrator.tick(2)
+    measure(orchestrator, run, 1, {2: 100, 4: 200})
+    # Saved when it stopped, between two measurements.
+    checkpoint(home, run.id, step=5, tokens=250)
+    await train_and_end(orchestrator, run, 75)
+
+    await orchestrator.runs().ResumeRun(rpc.ResumeRunRequest(run_id=run.id))
+    await orchestrator.tick(2)
+    measure(orchestrator, run, 2, {6: 300, 8: 400})
+    checkpoint(home, run.id, step=10, attempt=2, name="model", tokens=500)
+    await train_and_end(orchestrator, run, 0, attempt=2)
+    await orchestrator.tick(2)
+
+    told = [one for one in reports(orchestrator) if one.kind == usage_pb2.USAGE_KIND_TOKENS_IN]
+    assert [one.amount for one in told] == [250, 250]
+    assert [(one.user_id, one.source, one.reference, one.reservation_id) for one in told] == [
+        (people[0], "training", run.id, "")
+    ] * 2
+    assert len({one.id for one in reports(orchestrator)}) == 4
+
+
+@pytest.mark.parametrize("nonsense", ["NaN", -5, 1e300])
+async def test_a_count_of_tokens_that_makes_no_sense_is_none(orchestrator: Any, nonsense: float | str) -> None:
+    run = await orchestrator.queued_run()
+    await orchestrator.tick(2)
+    measure(orchestrator, run, 1, {2: nonsense})
+    await train_and_end(orchestrator, run, 1)
+
+    (told,) = reports(orchestrator)
+    assert told.kind == usage_pb2.USAGE_KIND_CPU_SECONDS
+
+
 async def test_over_quota_no_run_is_created_and_none_resumed(orchestrator: Any) -> None:
     version = await orchestrator.text_version()
     orchestrator.limits.refusal = ResourceExhausted(
@@ -105,12 +152,17 @@ async def test_over_quota_no_run_is_created_and_none_resumed(orchestrator: Any) 
     assert list((await orchestrator.runs().ListRuns(rpc.ListRunsRequest())).runs) == []
 
 
-async def test_living_runs_keep_their_places_even_when_one_cannot_be_renewed(orchestrator: Any) -> None:
+async def test_living_runs_keep_their_places_even_when_one_cannot_be_renewed(
+    orchestrator: Any, people: tuple[str, str]
+) -> None:
     run = await orchestrator.queued_run()
-    before = dict(orchestrator.limits.held)
+    (reservation,) = held_by_runs(orchestrator)
+    assert orchestrator.limits.held[reservation] == (people[0], RUN, FIRST_SECONDS)
     orchestrator.limits.held.clear()
     orchestrator.assembly.holds.renew()
-    assert {id: held for id, held in before.items() if id in held_by_runs(orchestrator)} == orchestrator.limits.held
+    # A run that was never stored would free its place soon; one that lives keeps it.
+    assert orchestrator.limits.held == {reservation: (people[0], RUN, HOLD_SECONDS)}
+    assert FIRST_SECONDS > 3 * RENEW_SECONDS
 
     orchestrator.limits.refusal = ResourceExhausted("over")
     orchestrator.assembly.holds.renew()

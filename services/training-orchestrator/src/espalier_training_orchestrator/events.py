@@ -1,6 +1,7 @@
 """The NATS edge: telemetry in, domain events out through the outbox."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from uuid import UUID, uuid5
 
 from google.protobuf.message import DecodeError
 from sqlalchemy.orm import Session
@@ -31,7 +32,8 @@ def publish(session: Session, change: Change) -> None:
     if isinstance(change, RunMoved):
         record(session, _run_state_changed(change), key=change.run_id)
     elif isinstance(change, RunUsed):
-        record(session, _run_used(change), key=change.run_id)
+        for report in _run_used(change):
+            record(session, report, key=change.run_id)
     elif isinstance(change, StorageChanged):
         record(session, _storage_changed(change), key=change.owner_id)
     else:
@@ -99,7 +101,8 @@ def _run_state_changed(change: RunMoved) -> events_pb2.RunStateChanged:
     return message
 
 
-def _run_used(change: RunUsed) -> usage_pb2.UsageRecorded:
+def _run_used(change: RunUsed) -> Iterator[usage_pb2.UsageRecorded]:
+    """Its seconds, which end what it held, and its tokens; ids made of the attempt's, so that each counts once."""
     message = usage_pb2.UsageRecorded(
         id=change.attempt_id or new_id(),
         user_id=change.owner_id,
@@ -110,11 +113,17 @@ def _run_used(change: RunUsed) -> usage_pb2.UsageRecorded:
         succeeded=change.succeeded,
         reservation_id=change.reservation_id,
     )
+    if change.tokens:
+        tokens = usage_pb2.UsageRecorded()
+        tokens.CopyFrom(message)
+        tokens.id, tokens.reservation_id = str(uuid5(UUID(change.attempt_id), "TOKENS_IN")), ""
+        tokens.kind, tokens.amount = usage_pb2.USAGE_KIND_TOKENS_IN, change.tokens
+        yield tokens
     if change.attempt_id:
         kinds = {"cuda": usage_pb2.USAGE_KIND_GPU_SECONDS, "cpu": usage_pb2.USAGE_KIND_CPU_SECONDS}
         message.kind, message.amount = kinds[change.device], change.rank_seconds
         message.queue_wait.FromMilliseconds(round(change.queue_wait * 1000))
-    return message
+    yield message
 
 
 def _storage_changed(change: StorageChanged) -> usage_pb2.UsageRecorded:

@@ -141,6 +141,7 @@ class Reconciler:
         with self._database.transaction() as session:
             measured = telemetry.last_step(session, run.id, attempt.number)
         attempt.last_step = max(attempt.last_step, measured, _step_told(seen))
+        attempt.tokens = self._harvest.tokens(attempt)
         has_model = seen.phase is Phase.SUCCEEDED and self._launching.has_model(run.id)
         self._settle(run, attempt, verdict(run, attempt, seen, has_model=has_model), seen)
 
@@ -169,6 +170,7 @@ class Reconciler:
             reason, message = storable(end.reason), storable(end.message)
             ending.end(end.state, reason=reason, message=message)
             ending.last_step = max(ending.last_step, attempt.last_step)
+            ending.tokens = attempt.tokens
             current.step = max(current.step, ending.last_step)
             if seen is not None:
                 ending.exit_code, ending.log_tail = seen.exit_code, [storable(line) for line in seen.log_tail]

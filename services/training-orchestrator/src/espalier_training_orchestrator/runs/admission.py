@@ -107,6 +107,7 @@ class Admission:
             token_hash=tokens.token_hash(token),
             resumed_from=str(checkpoint.directory) if checkpoint else "",
             resumed_from_step=checkpoint.step if checkpoint else 0,
+            tokens_before=checkpoint.tokens if checkpoint else 0,
             last_step=checkpoint.step if checkpoint else 0,
         )
         session.add(attempt)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "MANIFEST.json"
+MAX_TOKENS = 2**53  # no training comes near it, and a number of JSON holds it exactly
 _CHUNK = 1 << 20
 _MAX_HEADER = 100 << 20  # bytes; the header of a safetensors file is never larger
 
@@ -22,6 +23,8 @@ class Manifest:
     run_id: str
     attempt: int
     step: int
+    tokens: int
+    """Trained on until then, by earlier attempts too; 0 where the manifest does not say."""
     files: dict[str, tuple[int, str]]
     """Path inside the directory → size in bytes and hexadecimal SHA-256."""
     sha256: str
@@ -46,6 +49,7 @@ def read_manifest(directory: Path) -> Manifest | None:
             run_id=str(content["run_id"]),
             attempt=int(content["attempt"]),
             step=int(content["step"]),
+            tokens=min(max(0, int(content.get("tokens", 0))), MAX_TOKENS),
             files=files,
             sha256=hashlib.sha256(raw).hexdigest(),
             written_at=datetime.fromtimestamp(path.stat().st_mtime, UTC),

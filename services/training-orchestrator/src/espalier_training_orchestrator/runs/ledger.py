@@ -59,6 +59,12 @@ class CheckpointLedger:
                 return manifest
         return None
 
+    def tokens_saved(self, run_id: str, attempt: int) -> int:
+        """Tokens of the run at the newest checkpoint or finished model of this attempt; 0 when it left none."""
+        model = read_manifest(self._places.model_dir(run_id))
+        left = [*found_checkpoints(self._places.checkpoints_dir(run_id)), *([model] if model else [])]
+        return max((one.tokens for one in left if (one.run_id, one.attempt) == (run_id, attempt)), default=0)
+
     def directory_of(self, checkpoint: Checkpoint) -> Path:
         """Where the checkpoint lies."""
         return self._places.checkpoints_dir(checkpoint.run_id) / f"step-{checkpoint.step}"

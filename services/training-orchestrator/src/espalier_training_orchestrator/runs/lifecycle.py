@@ -73,6 +73,7 @@ def _used(run: Run, attempt: Attempt | None) -> RunUsed:
         device=run.device,
         rank_seconds=run.world_size * max(0.0, seconds),
         queue_wait=max(0.0, wait),
+        tokens=attempt.tokens if attempt else 0,
         model=run.spec.base_model.hub or PurePath(run.spec.base_model.directory).name,
         succeeded=run.state is not RunState.FAILED,
         at=at,

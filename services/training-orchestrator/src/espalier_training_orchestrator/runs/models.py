@@ -86,6 +86,8 @@ class RunUsed:
     rank_seconds: float
     queue_wait: float
     """Seconds in the queue before the attempt."""
+    tokens: int
+    """That the attempt trained on, without those of the attempts before it."""
     model: str
     succeeded: bool
     at: datetime
@@ -205,6 +207,10 @@ class Attempt(Base):
     """Directory of the checkpoint it begins from; empty from the start."""
     resumed_from_step: Mapped[int] = mapped_column(default=0)
     last_step: Mapped[int] = mapped_column(default=0)
+    tokens_before: Mapped[BigInt] = mapped_column(default=0, server_default="0")
+    """Tokens that the run had trained on at the checkpoint it begins from."""
+    tokens: Mapped[BigInt] = mapped_column(default=0, server_default="0")
+    """Tokens that it trained on itself; known once it has ended."""
     log_tail: Mapped[list[str]] = mapped_column(default=list)
     fence: Mapped[int] = mapped_column(default=0)
     host: Mapped[str] = mapped_column(default="")

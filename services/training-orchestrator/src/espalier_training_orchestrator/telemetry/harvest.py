@@ -40,6 +40,13 @@ class Harvest:
             self._gather_log(attempt, rank)
         self._gather_checkpoints(run)
 
+    def tokens(self, attempt: Attempt) -> int:
+        """Tokens that the attempt trained on itself, as far as it measured and saved them."""
+        with self._database.transaction() as session:
+            measured = repository.last_tokens(session, attempt.run_id, attempt.number)
+        saved = self._ledger.tokens_saved(attempt.run_id, attempt.number)
+        return max(0, max(measured, saved) - attempt.tokens_before)
+
     def _gather_metrics(self, attempt: Attempt) -> None:
         points = read_metrics(Path(attempt.directory) / "metrics.jsonl")
         while some := list(islice(points, POINTS_AT_ONCE)):

@@ -12,9 +12,11 @@ from sqlalchemy import and_, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from espalier_training_orchestrator.runs.checkpoints import MAX_TOKENS
 from espalier_training_orchestrator.telemetry.models import LogChunk, MetricPoint
 
 ROWS_AT_ONCE = 500
+TOKENS = "train/tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,14 @@ def last_step(session: Session, run_id: str, attempt: int) -> int:
     """The highest step that the attempt measured; 0 when none."""
     query = select(func.max(MetricPoint.step)).where(MetricPoint.run_id == run_id, MetricPoint.attempt == attempt)
     return session.scalar(query) or 0
+
+
+def last_tokens(session: Session, run_id: str, attempt: int) -> int:
+    """Tokens of the run at the last step of which the attempt told them; 0 when it never did."""
+    query = select(MetricPoint.values).where(MetricPoint.run_id == run_id, MetricPoint.attempt == attempt)
+    query = query.where(MetricPoint.values.has_key(TOKENS)).order_by(MetricPoint.step.desc()).limit(1)
+    told = (session.scalar(query) or {}).get(TOKENS)
+    return int(told) if isinstance(told, int | float) and 0 <= told <= MAX_TOKENS else 0
 
 
 def log_chunks(session: Session, run_id: str, attempt: int, *, rank: int, offset: int, end: int) -> Sequence[LogChunk]:
