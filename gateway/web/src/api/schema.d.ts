@@ -726,8 +726,9 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Changes display name, roles or the disabled mark of a user
-         * @description Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile.
+         * Changes display name, e-mail address, roles or the disabled mark of a user
+         * @description Changes display name, e-mail address, roles or the disabled mark of a user. With an etag, only what nobody changed
+         *     meanwhile. One's own e-mail address changes within 15 minutes of signing in.
          */
         patch: operations["UserService_UpdateUser"];
         trace?: never;
@@ -2110,6 +2111,11 @@ export interface components {
             error?: string;
             /** @description What the provider says about the error. */
             error_description?: string;
+            /**
+             * @description At a first sign-in: makes an account also where another one goes by the same e-mail address or username, which is
+             *     refused with ACCOUNT_EXISTS otherwise. It gets another username, and the address where nobody has it verified.
+             */
+            separate_account?: boolean;
         };
         /** @description Request of ForgotPassword. */
         "auth.v1.ForgotPasswordRequest": {
@@ -2771,6 +2777,11 @@ export interface components {
              *     that would undo somebody else's.
              */
             etag: string;
+            /**
+             * @description Somebody besides himself vouches for the e-mail address: an administrator, an invitation to it, an identity provider.
+             *     Such an address belongs to one user. Given by the server.
+             */
+            email_verified: boolean;
         };
         /** @description A person who signs in with a password. */
         "auth.v1.UserInput": {
@@ -2807,6 +2818,11 @@ export interface components {
              *     that would undo somebody else's.
              */
             etag?: string;
+            /**
+             * @description Somebody besides himself vouches for the e-mail address: an administrator, an invitation to it, an identity provider.
+             *     Such an address belongs to one user. Given by the server.
+             */
+            email_verified?: boolean;
         };
         /** @description A signed-in browser or program. */
         "auth.v1.UserSession": {
@@ -5991,7 +6007,10 @@ export interface operations {
     UserService_UpdateMe: {
         parameters: {
             query?: {
-                /** @description Fields to change: display_name, email. The latter within 15 minutes of signing in, later with SIGN_IN_AGAIN refused. The fields that stand in the body, when it is absent. */
+                /**
+                 * @description Fields to change: display_name, email. The latter within 15 minutes of signing in, later with SIGN_IN_AGAIN refused;
+                 *     an address that one writes oneself is not verified. The fields that stand in the body, when it is absent.
+                 */
                 update_mask?: string;
             };
             header?: never;
@@ -6184,7 +6203,7 @@ export interface operations {
     UserService_UpdateUser: {
         parameters: {
             query?: {
-                /** @description Fields to change: display_name, roles, disabled. The fields that stand in the body, when it is absent. */
+                /** @description Fields to change: display_name, email, roles, disabled. The fields that stand in the body, when it is absent. */
                 update_mask?: string;
             };
             header?: never;

@@ -2,7 +2,7 @@
 
 Unauthenticated      InvalidCredentials · InitialPasswordOver · InvalidRefreshToken
 NotFound             UserNotFound
-AlreadyExists        UsernameTaken
+AlreadyExists        UsernameTaken · EmailTaken
 FailedPrecondition   LastAdmin
 Conflict             ChangedMeanwhile
 PermissionDenied     AboveOwnRights · ForPeopleOnly · SignInAgain
@@ -65,6 +65,15 @@ class UsernameTaken(AlreadyExists):
 
     def __init__(self, username: str) -> None:
         super().__init__(f"There is already a user {username!r}; choose another username.")
+
+
+class EmailTaken(AlreadyExists):
+    """Told to whoever administers users, or was invited under the address; to nobody else."""
+
+    reason = "EMAIL_TAKEN"
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"The e-mail address {email} belongs to another user already; look for it among the users.")
 
 
 class ChangedMeanwhile(Conflict):

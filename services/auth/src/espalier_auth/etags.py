@@ -20,7 +20,7 @@ def etag_of(*values: Value) -> str:
 
 def user_etag(user: User) -> str:
     """The mark of what an administrator may change of a user."""
-    return etag_of(user.display_name, user.roles, user.disabled)
+    return etag_of(user.display_name, user.email, user.roles, user.disabled)
 
 
 def role_etag(role: Role) -> str:

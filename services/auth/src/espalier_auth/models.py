@@ -50,8 +50,11 @@ class User(Base):
     password_change_required: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     last_login_at: Mapped[datetime | None]
-    # Empty when he has none.
+    # As it is shown and written to; empty when he has none.
     email: Mapped[str] = mapped_column(default="", server_default="")
+    # The address for which somebody besides himself vouched: an administrator, an invitation, a provider. It is his
+    # alone. A column of its own, so that who changes `email` and knows nothing of it verifies nothing.
+    verified_email: Mapped[str | None] = mapped_column(unique=True)
     # Name of the provider he signs in with; empty for a password of the platform.
     identity_provider: Mapped[str] = mapped_column(default="", server_default="")
     # Ids of his groups, read with each user, so that whoever shows him can say them; None when he is in none.
@@ -66,6 +69,16 @@ class User(Base):
     def name(self) -> str:
         """What others see."""
         return self.display_name or self.username
+
+    @property
+    def email_verified(self) -> bool:
+        """Whether his address is known to be his."""
+        return bool(self.email) and self.email == self.verified_email
+
+    def set_email(self, email: str, *, verified: bool) -> None:
+        """Gives him an address, or none; what was verified before is anybody's again."""
+        self.email = email
+        self.verified_email = email if verified and email else None
 
     @property
     def has_password(self) -> bool:

@@ -104,6 +104,12 @@ def find_user_by_username(session: Session, username: str) -> User | None:
     return session.scalars(select(User).where(User.username == username)).one_or_none()
 
 
+def is_email_taken(session: Session, email: str, *, by_other_than: str = "") -> bool:
+    """Whether the address is known to be somebody's; nobody else gets it before the lock of rights is given back."""
+    owner = session.scalars(select(User.id).where(User.verified_email == email)).one_or_none()
+    return owner is not None and owner != by_other_than
+
+
 def find_password(session: Session, username: str, *, address: str, since: datetime) -> KnownPassword | None:
     """The password of the user who signs in with this name, and whether he did from this address after `since`."""
     row = session.execute(_finding_password(), {"username": username, "address": address, "since": since}).one_or_none()

@@ -35,6 +35,9 @@ from espalier_common.rpc.client import current_client
 from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
 
+# What an administrator changes of a user.
+_CHANGEABLE = ("display_name", "email", "roles", "disabled")
+
 
 class AuthRpc(service_pb2_grpc.AuthServiceServicer):
     """Signs in, and vouches for who somebody is."""
@@ -169,7 +172,11 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
     def UpdateMe(self, request: service_pb2.UpdateMeRequest, context: object) -> resources_pb2.User:
         changes = _read_own_changes(request)
         with self._database.transaction() as session:
-            return to_user(self._users.update_self(session, _person(), changes))
+            user = self._users.update_self(session, _person(), changes)
+            if changes.email is not None:
+                # Those of before were mailed to another address.
+                self._forget_links(session, user.id)
+            return to_user(user)
 
     async def ChangePassword(self, request: service_pb2.ChangePasswordRequest, context: object) -> Empty:
         caller = _person()
@@ -204,6 +211,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
             roles=list(request.user.roles),
             password_hash=await self._passwords.hash(request.password),
             email=request.user.email.strip().lower(),
+            email_verified=True,
             disabled=request.user.disabled,
         )
         return await asyncio.to_thread(self._create_user, new, current_principal())
@@ -229,7 +237,10 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
     def UpdateUser(self, request: service_pb2.UpdateUserRequest, context: object) -> resources_pb2.User:
         changes = _read_changes(request)
         with self._database.transaction() as session:
-            return to_user(self._users.update(session, request.user.id, changes, by=current_principal()))
+            user = self._users.update(session, request.user.id, changes, by=current_principal())
+            if changes.email is not None:
+                self._forget_links(session, user.id)
+            return to_user(user)
 
     def ListRoles(self, request: service_pb2.ListRolesRequest, context: object) -> service_pb2.ListRolesResponse:
         with self._database.transaction() as session:
@@ -293,6 +304,7 @@ def to_user(user: User) -> resources_pb2.User:
         last_login_time=timestamp(user.last_login_at),
         email=user.email,
         group_ids=user.group_ids or (),
+        email_verified=user.email_verified,
         identity_provider=user.identity_provider,
         etag=user_etag(user),
     )
@@ -355,19 +367,22 @@ def _read_own_changes(request: service_pb2.UpdateMeRequest) -> OwnChanges:
 def _read_changes(request: service_pb2.UpdateUserRequest) -> UserChanges:
     user, paths = request.user, set(request.update_mask.paths)
     found = [
-        FieldViolation("update_mask", f"names {path!r}; only display_name, roles and disabled can change", "MASK")
-        for path in sorted(paths - {"display_name", "roles", "disabled"})
+        FieldViolation("update_mask", f"names {path!r}; only {', '.join(_CHANGEABLE)} can change", "MASK")
+        for path in sorted(paths.difference(_CHANGEABLE))
     ]
     if not paths:
-        found.append(FieldViolation("update_mask", "names no field; name display_name, roles or disabled", "MASK"))
+        found.append(FieldViolation("update_mask", f"names no field; name some of {', '.join(_CHANGEABLE)}", "MASK"))
     if not is_uuid(user.id):
         found.append(FieldViolation("user.id", "must be the UUID of the user", "UUID"))
     if "display_name" in paths:
         found += find_name_violations(user.display_name, field="user.display_name")
+    if "email" in paths:
+        found += find_email_violations(user.email, field="user.email")
     if found:
         raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
     return UserChanges(
         display_name=user.display_name.strip() if "display_name" in paths else None,
+        email=user.email.strip().lower() if "email" in paths else None,
         roles=list(user.roles) if "roles" in paths else None,
         disabled=user.disabled if "disabled" in paths else None,
         etag=user.etag,

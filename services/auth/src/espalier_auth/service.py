@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from espalier_auth import repository
 from espalier_auth.access.rights import AccessRights, CurrentAccess
 from espalier_auth.errors import (
+    EmailTaken,
     InvalidCredentials,
     SignInAgain,
     UsernameTaken,
@@ -155,6 +156,8 @@ class NewUser:
     roles: list[str]
     password_hash: str
     email: str = ""
+    # Whoever asks for the user vouches for the address.
+    email_verified: bool = False
     password_change_required: bool = True
     disabled: bool = False
 
@@ -164,6 +167,7 @@ class UserChanges:
     """New values; None leaves a field as it is."""
 
     display_name: str | None = None
+    email: str | None = None
     roles: list[str] | None = None
     disabled: bool | None = None
     # That of the user as the caller saw him; empty: whatever he is now.
@@ -201,20 +205,25 @@ class Users:
         return repository.list_users(session, wanted, page, by=by)
 
     def create(self, session: Session, new: NewUser, *, by: Principal | None) -> User:
-        """Adds a user; `by` is None for the platform itself. Raises UsernameTaken, AboveOwnRights, InvalidUser."""
+        """Adds a user; `by` is None for the platform itself.
+
+        Raises UsernameTaken, EmailTaken, AboveOwnRights, InvalidUser.
+        """
         self._access.lock(session)
         self._access.require_known(session, new.roles, field="user.roles")
         if by is not None:
             self._access.require_rights_of(session, new.roles, by=by)
+        if new.email_verified:
+            require_free_email(session, new.email)
         user = User(
             username=new.username,
             display_name=new.display_name,
             roles=sorted(set(new.roles)),
             password_hash=new.password_hash,
-            email=new.email,
             password_change_required=new.password_change_required,
             disabled=new.disabled,
         )
+        user.set_email(new.email, verified=new.email_verified)
         session.add(user)
         try:
             session.flush()
@@ -224,9 +233,11 @@ class Users:
         return user
 
     def update(self, session: Session, user_id: str, changes: UserChanges, *, by: Principal) -> User:
-        """Changes a user. Raises UserNotFound, ChangedMeanwhile, InvalidUser, AboveOwnRights, LastAdmin.
+        """Changes a user.
 
-        A disabled user's sessions end. A user with more rights than the caller is not the caller's to change.
+        A disabled user's sessions end. A user with more rights than the caller is not the caller's to change. Raises
+        UserNotFound, ChangedMeanwhile, InvalidUser, AboveOwnRights, EmailTaken, LastAdmin; SignInAgain for the caller's
+        own address in an old session.
         """
         self._access.lock(session)
         user = _reached(repository.lock_user(session, user_id), user_id, by)
@@ -236,6 +247,11 @@ class Users:
         self._access.require_rights_of(session, [*sorted(held), *(changes.roles or ())], by=by)
         if changes.display_name is not None:
             user.display_name = changes.display_name
+        if changes.email is not None:
+            if user.id == by.subject:
+                require_recent_sign_in(session, by, "to change your e-mail address")
+            require_free_email(session, changes.email, except_for=user.id)
+            user.set_email(changes.email, verified=True)
         if changes.roles is not None:
             user.roles = sorted(set(changes.roles))
         if changes.disabled is not None:
@@ -262,8 +278,9 @@ class Users:
             raise UserNotFound(caller.subject)
         if changes.email is not None and changes.email != user.email:
             require_recent_sign_in(session, caller, "to change your e-mail address")
+            # Not compared with those of others: everybody could ask so who is here, and keep an address from its owner.
+            user.set_email(changes.email, verified=False)
         user.display_name = user.display_name if changes.display_name is None else changes.display_name
-        user.email = user.email if changes.email is None else changes.email
         self._publish(session, UserChanged(user, changed_by=user.id))
         return user
 
@@ -284,6 +301,12 @@ def _reached(user: User | None, user_id: str, by: Principal) -> User:
     if user is None or not reaches(user.id, by):
         raise UserNotFound(user_id)
     return user
+
+
+def require_free_email(session: Session, email: str, *, except_for: str = "") -> None:
+    """Raises EmailTaken when the address is known to be another user's. Under the lock of rights it stays so."""
+    if email and repository.is_email_taken(session, email, by_other_than=except_for):
+        raise EmailTaken(email)
 
 
 def require_recent_sign_in(session: Session, caller: Principal, what: str) -> None:

@@ -111,25 +111,26 @@ class Relying:
         )
         return login
 
-    async def answer(self, account: str, *, cancel: bool = False) -> dict[str, str]:
+    async def answer(self, account: str, *, cancel: bool = False) -> dict[str, Any]:
         """The fields of FinishOidcLogin after a visit at the provider."""
         login = await self.begin()
         sent = await self.provider.browse(login.authorization_url, account, cancel=cancel)
         renamed = {"issuer" if name == "iss" else name: value for name, value in sent.items()}
         return {"provider": "corporate", "binding": login.binding, **renamed}
 
-    async def finish(self, fields: dict[str, str]) -> resources_pb2.TokenPair:
+    async def finish(self, fields: dict[str, Any]) -> resources_pb2.TokenPair:
         pair: resources_pb2.TokenPair = await self.stub().FinishOidcLogin(oidc_pb2.FinishOidcLoginRequest(**fields))
         return pair
 
-    async def sign_in(self, account: str) -> resources_pb2.User:
-        """Signs in and asks who that is."""
-        pair = await self.finish(await self.answer(account))
+    async def sign_in(self, account: str, *, separate: bool = False) -> resources_pb2.User:
+        """Signs in and asks who that is; `separate`: with an account of his own."""
+        fields = await self.answer(account) | ({"separate_account": True} if separate else {})
+        pair = await self.finish(fields)
         me = await self.auth.users(pair.access_token).GetMe(service_pb2.GetMeRequest())
         user: resources_pb2.User = me.user
         return user
 
-    async def refusal(self, fields: dict[str, str]) -> Any:
+    async def refusal(self, fields: dict[str, Any]) -> Any:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await self.finish(fields)
         return from_rpc_error(refused.value)

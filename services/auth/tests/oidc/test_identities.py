@@ -35,6 +35,55 @@ async def test_an_account_that_exists_is_never_taken_over(start_oidc: StartOidc,
         assert session.scalars(select(ExternalIdentity)).all() == []
 
 
+async def test_who_squats_an_address_and_a_name_keeps_their_owner_out_of_nothing(start_oidc: StartOidc) -> None:
+    relying = await start_oidc()
+    squatter = await relying.auth.create_user("ada", roles=["trainer"])
+    claimed = service_pb2.UpdateMeRequest(user=resources_pb2.User(email="ada@example.org"))
+    claimed.update_mask.paths.append("email")
+    token = (await relying.auth.login("ada", "a quiet green lamp")).access_token
+    await relying.auth.users(token).UpdateMe(claimed)
+    relying.provider.put("sub-17", **ADA)
+    assert "ask for an account of your own" in (await relying.refusal(await relying.answer("sub-17"))).message
+
+    owner = await relying.sign_in("sub-17", separate=True)
+
+    assert (owner.username, owner.email, owner.email_verified) == ("ada-2", "ada@example.org", True)
+    assert owner.id != squatter.id
+    assert list(owner.roles) == ["tester"]
+    # From then on it is his account, asked for or not; and the other one stays what it was.
+    assert (await relying.sign_in("sub-17")).id == (await relying.sign_in("sub-17", separate=True)).id == owner.id
+    kept = (await relying.auth.users(token).GetMe(service_pb2.GetMeRequest())).user
+    assert (kept.id, kept.email, kept.email_verified) == (squatter.id, "ada@example.org", False)
+
+
+async def test_an_address_that_is_known_to_be_anothers_stays_his(start_oidc: StartOidc) -> None:
+    relying = await start_oidc()
+    new = resources_pb2.User(username="owner", email="ada@example.org")
+    request = service_pb2.CreateUserRequest(user=new, password="a quiet green lamp")
+    await (await relying.auth.admin()).CreateUser(request)
+    relying.provider.put("sub-18", **ADA)
+    assert (await relying.refusal(await relying.answer("sub-18"))).reason == "ACCOUNT_EXISTS"
+
+    separate = await relying.sign_in("sub-18", separate=True)
+
+    assert (separate.username, separate.email, separate.email_verified) == ("ada", "", False)
+
+
+async def test_a_provider_verifies_the_address_that_the_linked_account_has(start_oidc: StartOidc) -> None:
+    relying = await start_oidc()
+    await relying.auth.create_user("ada", roles=["viewer"])
+    users = relying.auth.users((await relying.auth.login("ada", "a quiet green lamp")).access_token)
+    claimed = service_pb2.UpdateMeRequest(user=resources_pb2.User(email="ada@example.org"))
+    claimed.update_mask.paths.append("email")
+    assert not (await users.UpdateMe(claimed)).email_verified
+    relying.provider.put("sub-19", **ADA)
+    token = (await relying.auth.login("ada", "a quiet green lamp")).access_token
+
+    await relying.stub(token).LinkIdentity(oidc_pb2.LinkIdentityRequest(**await relying.answer("sub-19")))
+
+    assert (await users.GetMe(service_pb2.GetMeRequest())).user.email_verified
+
+
 async def test_who_is_signed_in_links_his_account_and_signs_in_with_either(start_oidc: StartOidc) -> None:
     relying = await start_oidc()
     owner = await relying.auth.create_user("ada", roles=["viewer"])

@@ -22,6 +22,7 @@ async def test_a_user_is_made_at_his_first_sign_in_and_found_again(start_oidc: S
     again = await relying.sign_in("sub-1")
 
     assert (first.username, first.display_name, first.email) == ("ada", "Ada L.", "ada@example.org")
+    assert first.email_verified
     assert first.identity_provider == "corporate"
     assert list(first.roles) == ["tester", "trainer"]
     assert not first.password_change_required

@@ -147,6 +147,7 @@ class FinishOidcLoginRequest(_message.Message):
     ISSUER_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ERROR_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SEPARATE_ACCOUNT_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Name of the provider."""
     code: _builtins.str
@@ -163,6 +164,10 @@ class FinishOidcLoginRequest(_message.Message):
     """The error that the provider sent, such as "access_denied"; empty for none."""
     error_description: _builtins.str
     """What the provider says about the error."""
+    separate_account: _builtins.bool
+    """At a first sign-in: makes an account also where another one goes by the same e-mail address or username, which is
+    refused with ACCOUNT_EXISTS otherwise. It gets another username, and the address where nobody has it verified.
+    """
     def __init__(
         self,
         *,
@@ -174,10 +179,11 @@ class FinishOidcLoginRequest(_message.Message):
         issuer: _builtins.str = ...,
         error: _builtins.str = ...,
         error_description: _builtins.str = ...,
+        separate_account: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "code", b"code", "cookie", b"cookie", "error", b"error", "error_description", b"error_description", "issuer", b"issuer", "provider", b"provider", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "code", b"code", "cookie", b"cookie", "error", b"error", "error_description", b"error_description", "issuer", b"issuer", "provider", b"provider", "separate_account", b"separate_account", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -37,6 +37,7 @@ class User(_message.Message):
     GROUP_IDS_FIELD_NUMBER: _builtins.int
     IDENTITY_PROVIDER_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    EMAIL_VERIFIED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the server."""
     username: _builtins.str
@@ -54,6 +55,10 @@ class User(_message.Message):
     etag: _builtins.str
     """Changes with every change of what an administrator may change here; sent back with an update, it makes one refused
     that would undo somebody else's.
+    """
+    email_verified: _builtins.bool
+    """Somebody besides himself vouches for the e-mail address: an administrator, an invitation to it, an identity provider.
+    Such an address belongs to one user. Given by the server.
     """
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -86,10 +91,11 @@ class User(_message.Message):
         group_ids: _abc.Iterable[_builtins.str] | None = ...,
         identity_provider: _builtins.str = ...,
         etag: _builtins.str = ...,
+        email_verified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_login_time", b"last_login_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "email", b"email", "etag", b"etag", "group_ids", b"group_ids", "id", b"id", "identity_provider", b"identity_provider", "last_login_time", b"last_login_time", "password_change_required", b"password_change_required", "roles", b"roles", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "email", b"email", "email_verified", b"email_verified", "etag", b"etag", "group_ids", b"group_ids", "id", b"id", "identity_provider", b"identity_provider", "last_login_time", b"last_login_time", "password_change_required", b"password_change_required", "roles", b"roles", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

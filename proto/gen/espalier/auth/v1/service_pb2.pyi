@@ -256,7 +256,9 @@ class UpdateMeRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: display_name, email. The latter within 15 minutes of signing in, later with SIGN_IN_AGAIN refused."""
+        """Fields to change: display_name, email. The latter within 15 minutes of signing in, later with SIGN_IN_AGAIN refused;
+        an address that one writes oneself is not verified.
+        """
 
     def __init__(
         self,
@@ -434,7 +436,7 @@ class UpdateUserRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: display_name, roles, disabled."""
+        """Fields to change: display_name, email, roles, disabled."""
 
     def __init__(
         self,

@@ -378,7 +378,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile.
+        """Changes display name, e-mail address, roles or the disabled mark of a user. With an etag, only what nobody changed
+        meanwhile. One's own e-mail address changes within 15 minutes of signing in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -127,7 +127,9 @@ class UserServiceStub:
     ListUsers: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListUsersRequest, _service_pb2.ListUsersResponse]
     """The users, by username."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateUserRequest, _resources_pb2.User]
-    """Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile."""
+    """Changes display name, e-mail address, roles or the disabled mark of a user. With an etag, only what nobody changed
+    meanwhile. One's own e-mail address changes within 15 minutes of signing in.
+    """
     ListRoles: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListRolesRequest, _service_pb2.ListRolesResponse]
     """The roles that exist."""
 
@@ -149,7 +151,9 @@ class UserServiceAsyncStub(UserServiceStub):
     ListUsers: _aio.UnaryUnaryMultiCallable[_service_pb2.ListUsersRequest, _service_pb2.ListUsersResponse]  # type: ignore[assignment]
     """The users, by username."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateUserRequest, _resources_pb2.User]  # type: ignore[assignment]
-    """Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile."""
+    """Changes display name, e-mail address, roles or the disabled mark of a user. With an etag, only what nobody changed
+    meanwhile. One's own e-mail address changes within 15 minutes of signing in.
+    """
     ListRoles: _aio.UnaryUnaryMultiCallable[_service_pb2.ListRolesRequest, _service_pb2.ListRolesResponse]  # type: ignore[assignment]
     """The roles that exist."""
 
@@ -210,7 +214,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.User, _abc.Awaitable[_resources_pb2.User]]:
-        """Changes display name, roles or the disabled mark of a user. With an etag, only what nobody changed meanwhile."""
+        """Changes display name, e-mail address, roles or the disabled mark of a user. With an etag, only what nobody changed
+        meanwhile. One's own e-mail address changes within 15 minutes of signing in.
+        """
 
     @_abc_1.abstractmethod
     def ListRoles(

@@ -92,7 +92,7 @@ class AccountExists(AlreadyExists):
         super().__init__(
             f"There is already an account with {what}, and {provider} does not know that it is yours. To link the two, "
             f"sign in with that account's password and then choose {provider} again. "
-            "If the account is not yours, ask an administrator."
+            f"If the account is not yours, sign in with {provider} again and ask for an account of your own."
         )
 
 

@@ -65,7 +65,7 @@ class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
     ) -> resources_pb2.TokenPair:
         provider = self._find(request.provider)
         claims = await self._identify(provider, request)
-        user = await asyncio.to_thread(self._admit, provider, claims)
+        user = await asyncio.to_thread(self._admit, provider, claims, request.separate_account)
         return await self._begin_session(user)
 
     async def LinkIdentity(self, request: oidc_pb2.LinkIdentityRequest, context: object) -> oidc_pb2.LinkedIdentity:
@@ -122,9 +122,9 @@ class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
         with self._database.transaction() as session:
             self._single_sign_on.finish(session, pending)
 
-    def _admit(self, provider: Provider, claims: Claims) -> User:
+    def _admit(self, provider: Provider, claims: Claims, separate: bool) -> User:
         with self._database.transaction() as session:
-            return self._single_sign_on.admit(session, provider.settings, claims)
+            return self._single_sign_on.admit(session, provider.settings, claims, separate=separate)
 
     def _link(self, provider: Provider, claims: Claims, user_id: str) -> oidc_pb2.LinkedIdentity:
         with self._database.transaction() as session:

@@ -56,12 +56,15 @@ class SingleSignOn:
         if not repository.finish_login(session, state_hash=state_hash, expires_at=expires_at, now=utc_now()):
             raise LoginExpired
 
-    def admit(self, session: Session, provider: ProviderSettings, claims: Claims) -> User:
-        """The user whom the provider vouches for. Raises AccountExists, UserDisabled."""
+    def admit(self, session: Session, provider: ProviderSettings, claims: Claims, *, separate: bool = False) -> User:
+        """The user whom the provider vouches for. Raises AccountExists, UserDisabled.
+
+        `separate`: he says that the account which goes by his address or name is not his, and gets one of his own.
+        """
         self._access.lock(session)  # two first sign-ins of one person at the same moment make one user
         identity = repository.lock_identity(session, issuer=provider.issuer, subject=claims["sub"])
         if identity is None:
-            user = self._create_user(session, provider, claims)
+            user = self._create_user(session, provider, claims, separate=separate)
             identity = _new_identity(session, provider, claims, user)
         else:
             locked = users_repository.lock_user(session, identity.user_id)
@@ -69,6 +72,7 @@ class SingleSignOn:
                 raise UserDisabled
             user = locked
         identity.provider, identity.email, identity.last_login_at = provider.name, _email(claims), utc_now()
+        _verify_email(session, user, claims)
         self._synchronise(session, identity, user, _wanted_roles(provider, claims))
         return user
 
@@ -86,6 +90,7 @@ class SingleSignOn:
                 raise LinkedAlready(provider.title)
             identity = _new_identity(session, provider, claims, user)
             _log.info("identity linked", user_id=user_id, provider=provider.name)
+        _verify_email(session, user, claims)
         self._synchronise(session, identity, user, _wanted_roles(provider, claims))
         return identity
 
@@ -110,18 +115,26 @@ class SingleSignOn:
             user.identity_provider = others[0] if others and user.password_hash == NO_PASSWORD else ""
         _log.info("identity unlinked", user_id=user_id, provider=provider)
 
-    def _create_user(self, session: Session, provider: ProviderSettings, claims: Claims) -> User:
+    def _create_user(self, session: Session, provider: ProviderSettings, claims: Claims, *, separate: bool) -> User:
         username, email = _username(provider, claims), _email(claims)
-        if email and repository.has_account_with_email(session, email):
+        if separate:
+            username = _free_username(session, username, provider, claims)
+            email = "" if users_repository.is_email_taken(session, email) else email
+        elif email and repository.has_account_with_email(session, email):
             raise AccountExists(provider.title, f"the e-mail address {email}")
-        if repository.has_account_with_username(session, username):
+        elif repository.has_account_with_username(session, username):
             raise AccountExists(provider.title, f"the username {username!r}")
-        name = shown(_text(claims, "name"))[:200]
-        new = NewUser(username=username, display_name=name, roles=[], password_hash=NO_PASSWORD)
+        new = NewUser(
+            username=username,
+            display_name=shown(_text(claims, "name"))[:200],
+            roles=[],
+            password_hash=NO_PASSWORD,
+            email=email,
+            email_verified=True,
+            password_change_required=False,
+        )
         user = self._users.create(session, new, by=None)
-        user.password_change_required = False
         user.identity_provider = provider.name
-        user.email = email
         _log.info("user created at his first sign-in", user_id=user.id, provider=provider.name)
         return user
 
@@ -162,6 +175,12 @@ def _new_identity(session: Session, provider: ProviderSettings, claims: Claims, 
     return identity
 
 
+def _verify_email(session: Session, user: User, claims: Claims) -> None:
+    """A provider of the user vouches for the address that he has here; whose address it is already, keeps it."""
+    if user.email and user.email == _email(claims) and not users_repository.is_email_taken(session, user.email):
+        user.set_email(user.email, verified=True)
+
+
 def _wanted_roles(provider: ProviderSettings, claims: Claims) -> list[str]:
     """The roles of everybody, and of the groups that the provider names; a claim of another form names none."""
     groups = claims.get(provider.groups_claim)
@@ -176,8 +195,20 @@ def _username(provider: ProviderSettings, claims: Claims) -> str:
         name = re.sub(r"[^a-z0-9._-]+", "-", text.partition("@")[0].lower()).strip("._-")[:64]
         if len(name) >= 2:
             return name
+    return _made_up_name(provider, claims)
+
+
+def _made_up_name(provider: ProviderSettings, claims: Claims) -> str:
     made_up = hashlib.sha256(f"{provider.issuer} {claims['sub']}".encode()).hexdigest()
     return f"user-{made_up[:12]}"
+
+
+def _free_username(session: Session, username: str, provider: ProviderSettings, claims: Claims) -> str:
+    """The name, or one with a number behind it, or a made-up one."""
+    numbered = (f"{username[:62]}-{number}" for number in range(2, 10))
+    names = (username, *numbered)
+    free = (name for name in names if not repository.has_account_with_username(session, name))
+    return next(free, _made_up_name(provider, claims))
 
 
 def _email(claims: Claims) -> str:

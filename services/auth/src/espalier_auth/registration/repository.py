@@ -54,10 +54,14 @@ def delete_open_invitation(session: Session, invitation_id: str, now: datetime) 
 
 
 def find_users_to_mail(session: Session, login: str) -> Sequence[User]:
-    """Who may get a link: has this name or this address, an address at all, and a password here."""
+    """Who may get a link: has this name or this address, an address at all, and a password here.
+
+    Who says so himself comes last: however many do, the owner gets his.
+    """
     wanted = or_(User.username == login, User.email == login)
     users = select(User).where(wanted, User.email != "", User.disabled.is_(False), User.identity_provider == "")
-    return session.scalars(users.order_by(User.id).limit(5)).all()
+    known_first = (User.username != login, User.verified_email.is_distinct_from(login), User.id)
+    return session.scalars(users.order_by(*known_first).limit(5)).all()
 
 
 def count_resets(session: Session, user_id: str, *, since: datetime) -> int:

@@ -22,7 +22,7 @@ from espalier_auth.registration.errors import (
 )
 from espalier_auth.registration.links import Links, hash_of, new_token
 from espalier_auth.registration.models import Invitation, PasswordReset
-from espalier_auth.service import NewUser, Users, end_all_sessions
+from espalier_auth.service import NewUser, Users, end_all_sessions, require_free_email
 from espalier_common.audit.recording import note_actor
 from espalier_common.db import utc_now
 from espalier_common.errors import FieldViolation
@@ -68,7 +68,10 @@ class Invitations:
         self._links = links
 
     def create(self, session: Session, new: NewInvitation, *, by: Principal) -> tuple[Invitation, str]:
-        """The invitation and its link. Raises InvalidUser, AboveOwnRights: nobody gives what he does not have."""
+        """The invitation and its link.
+
+        Raises InvalidUser, EmailTaken, and AboveOwnRights: nobody gives what he does not have.
+        """
         now = utc_now()
         expires_at = new.expires_at or now + INVITATION_LIVES
         if not now < expires_at <= now + LONGEST_INVITATION:
@@ -76,6 +79,7 @@ class Invitations:
         self._access.require_known(session, new.roles, field="invitation.roles")
         roles = [*new.roles, *(role for id in new.group_ids for role in self._roles_of_group(session, id))]
         self._access.require_rights_of(session, roles, by=by)
+        require_free_email(session, new.email)
         token, token_hash = new_token()
         invitation = Invitation(
             token_hash=token_hash,
@@ -133,7 +137,7 @@ class Registration:
             raise InvalidUser(f"The e-mail address {text}.", violations=[FieldViolation("email", text, "EMAIL")])
 
     def register(self, session: Session, newcomer: Newcomer, password_hash: str) -> User:
-        """Makes the account, and uses the invitation up. Raises what `check` raises, and UsernameTaken."""
+        """Makes the account, and uses the invitation up. Raises what `check` raises, and UsernameTaken, EmailTaken."""
         self.check(session, newcomer)
         invitation = None
         if newcomer.invitation_token:
@@ -146,6 +150,7 @@ class Registration:
             roles=invitation.roles if invitation else self._open_roles,
             password_hash=password_hash,
             email=(invitation.email if invitation else "") or newcomer.email,
+            email_verified=bool(invitation and invitation.email),
             password_change_required=False,
         )
         user = self._users.create(session, new, by=None)
