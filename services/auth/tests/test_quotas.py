@@ -24,6 +24,12 @@ from espalier_common.rpc.timestamps import timestamp
 TOKENS, RUNS, STORED = pb.USAGE_KIND_TOKENS_IN, pb.USAGE_KIND_CONCURRENT_RUNS, pb.USAGE_KIND_STORED_BYTES
 
 
+def zone_at_noon() -> str:
+    """A zone in which it is about noon: no day and no month begins anew while a test runs, whenever that is."""
+    # These names have their signs the other way round.
+    return f"Etc/GMT{utc_now().hour - 12:+d}"
+
+
 class Desk:
     """The calls that the tests make, as an administrator."""
 
@@ -32,7 +38,7 @@ class Desk:
         self.stub = stub
 
     async def limit(self, **fields: Any) -> pb.Quota:
-        fields = {"kind": TOKENS, "period": pb.QUOTA_PERIOD_DAY} | fields
+        fields = {"kind": TOKENS, "period": pb.QUOTA_PERIOD_DAY, "time_zone": zone_at_noon()} | fields
         quota: pb.Quota = await self.stub.CreateQuota(pb.CreateQuotaRequest(quota=pb.Quota(**fields)))
         return quota
 
@@ -45,11 +51,10 @@ class Desk:
         )
         return await self.stub.ReserveUsage(request)
 
-    def report(self, user_id: str, amount: float, *, kind: Any = TOKENS, reservation: str = "") -> None:
+    def report(self, user_id: str, amount: float, *, kind: Any = TOKENS, **fields: str) -> None:
         message = pb.UsageRecorded(
-            id=str(uuid.uuid4()), kind=kind, amount=amount, user_id=user_id, time=timestamp(utc_now())
+            id=str(uuid.uuid4()), kind=kind, amount=amount, user_id=user_id, time=timestamp(utc_now()), **fields
         )
-        message.reservation_id = reservation
         with self.auth.database.transaction() as session:
             take_events(session, [Event(USAGE_RECORDED, message.SerializeToString(), str(uuid.uuid4()), utc_now())])
 
@@ -95,14 +100,14 @@ async def test_of_20_reservations_at_once_for_what_is_left_for_one_exactly_one_i
 
 
 async def test_a_refusal_says_which_quota_how_much_and_when_it_begins_anew(desk: Any, mia: str) -> None:
-    quota = await desk.limit(user_id=mia, amount=1000, time_zone="Europe/Berlin")
+    quota = await desk.limit(user_id=mia, amount=1000)
     desk.report(mia, 990)
     error = await refusal(desk.reserve(mia, 20))
 
     assert error.code == "RESOURCE_EXHAUSTED"
     assert "your quota for tokens a day: 990 of 1,000 used or held, 20 more asked for." in error.message
     assert "It begins anew at " in error.message
-    assert error.message.endswith(" 00:00 (Europe/Berlin).")
+    assert error.message.endswith(f" 00:00 ({quota.time_zone}).")
     assert (error.metadata["quota_id"], error.metadata["kind"]) == (quota.id, "TOKENS_IN")
     reset = datetime.fromisoformat(error.metadata["reset_time"])
     assert reset == quota.reset_time.ToDatetime(UTC)
@@ -115,7 +120,7 @@ async def test_what_is_settled_counts_as_it_was_used_and_frees_what_was_held(des
     assert (await refusal(desk.reserve(mia, 60))).reason == "QUOTA_EXCEEDED"
 
     for _ in range(2):
-        desk.report(mia, 5, reservation="answer-1")
+        desk.report(mia, 5, reservation_id="answer-1")
 
     assert await desk.used() == [10]
     assert (await desk.reserve(mia, 60)).limited
@@ -130,7 +135,7 @@ async def test_the_same_reservation_again_is_held_for_longer_and_counts_once(des
 
     assert again.expire_time.ToDatetime(UTC) == later.replace(microsecond=later.microsecond)
     assert await desk.used() == [1]
-    desk.report(mia, 0, kind=0, reservation="run-1-a1")
+    desk.report(mia, 0, kind=0, reservation_id="run-1-a1")
     await desk.reserve(mia, 1, kind=RUNS, id="run-1-a1", expire_time=timestamp(later))
     assert await desk.used() == [0]  # settled is settled: a late renewal does not bring it back
 
@@ -171,19 +176,19 @@ async def test_stored_bytes_are_limited_by_the_newest_amount(desk: Any, mia: str
 async def test_a_groups_quota_binds_its_members_together(desk: Any, mia: str) -> None:
     ben = str((await desk.auth.create_user("ben", roles=["tester"])).id)
     eve = str((await desk.auth.create_user("eve", roles=["tester"])).id)
-    await desk.limit(group_id=desk.group(mia, ben), amount=100)
+    quota = await desk.limit(group_id=desk.group(mia, ben), amount=100)
     desk.report(mia, 60)
     desk.report(eve, 1000)
 
     await desk.reserve(ben, 40)
 
-    assert (
-        "your group's quota for tokens a day: 100 of 100 used or held" in (await refusal(desk.reserve(mia, 1))).message
-    )
+    error = await refusal(desk.reserve(mia, 1))
+    assert f'the group "{quota.group_name}"\'s quota for tokens a day: 100 of 100 used or held' in error.message
+    assert (error.metadata["quota_id"], error.metadata["group"]) == (quota.id, quota.group_name)
     assert not (await desk.reserve(eve, 1000)).limited
     token = (await desk.auth.login("ben", "a quiet green lamp")).access_token
     mine = await usage_pb2_grpc.QuotaServiceStub(desk.auth.channel(token)).ListMyQuotas(pb.ListMyQuotasRequest())
-    assert [(quota.used, quota.amount) for quota in mine.quotas] == [(100, 100)]
+    assert [(each.used, each.amount, each.group_name) for each in mine.quotas] == [(100, 100, quota.group_name)]
 
 
 @pytest.mark.parametrize(
@@ -243,6 +248,12 @@ async def test_a_limit_is_set_once_changed_and_lifted(desk: Any, mia: str) -> No
         ("MONTH", "Europe/Berlin", "2026-03-31T21:59", "2026-02-28T23:00", "2026-03-31T22:00"),
         ("MONTH", "Europe/Berlin", "2026-03-31T22:00", "2026-03-31T22:00", "2026-04-30T22:00"),
         ("MONTH", "Pacific/Auckland", "2026-12-31T12:00", "2026-12-31T11:00", "2027-01-31T11:00"),
+        # Zones that are half an hour or three quarters off, and one whose summer time is half an hour.
+        ("DAY", "Asia/Kolkata", "2026-11-24T18:29", "2026-11-23T18:30", "2026-11-24T18:30"),
+        ("DAY", "Asia/Kathmandu", "2026-11-24T18:15", "2026-11-24T18:15", "2026-11-25T18:15"),
+        ("DAY", "Australia/Lord_Howe", "2026-04-04T18:00", "2026-04-04T13:00", "2026-04-05T13:30"),
+        ("MONTH", "Asia/Kolkata", "2028-02-29T18:29", "2028-01-31T18:30", "2028-02-29T18:30"),
+        ("MONTH", "UTC", "2027-02-28T23:59", "2027-02-01T00:00", "2027-03-01T00:00"),
     ],
 )
 def test_days_and_months_are_those_of_the_time_zone(period: str, zone: str, now: str, start: str, end: str) -> None:
@@ -250,6 +261,52 @@ def test_days_and_months_are_those_of_the_time_zone(period: str, zone: str, now:
 
     assert found.start == datetime.fromisoformat(start).replace(tzinfo=UTC)
     assert found.end == datetime.fromisoformat(end).replace(tzinfo=UTC)
+
+
+async def test_who_asks_for_more_than_the_whole_limit_is_not_told_to_wait(desk: Desk, mia: str) -> None:
+    await desk.limit(user_id=mia, amount=10)
+    await desk.limit(user_id=mia, amount=0, kind=RUNS, period=0)
+
+    in_vain = [await refusal(desk.reserve(mia, 20)), await refusal(desk.reserve(mia, 1, kind=RUNS))]
+
+    assert {error.message.rpartition(": ")[0].rpartition(". ")[2] for error in in_vain} == {
+        "The whole quota is less than that, so waiting does not help"
+    }
+    assert "Wait until a run has ended." not in in_vain[1].message
+
+
+async def test_a_limit_that_is_lowered_holds_for_what_begins_and_not_for_what_runs(desk: Desk, mia: str) -> None:
+    quota = await desk.limit(user_id=mia, amount=2, kind=RUNS, period=0)
+    until = timestamp(utc_now() + timedelta(hours=1))
+    for name in ("run-1", "run-2"):
+        await desk.reserve(mia, 1, kind=RUNS, id=name, expire_time=until)
+    lowered = pb.UpdateQuotaRequest(quota=pb.Quota(id=quota.id, amount=1))
+    lowered.update_mask.paths.append("amount")
+    await desk.stub.UpdateQuota(lowered)
+
+    assert (await desk.reserve(mia, 1, kind=RUNS, id="run-1", expire_time=until)).limited
+    assert "2 of 1 used or held" in (await refusal(desk.reserve(mia, 1, kind=RUNS))).message
+    desk.report(mia, 0, kind=0, reservation_id="run-2")
+    assert "1 of 1 used or held" in (await refusal(desk.reserve(mia, 1, kind=RUNS))).message
+    desk.report(mia, 0, kind=0, reservation_id="run-1")
+    assert await desk.reserve(mia, 1, kind=RUNS)
+
+
+async def test_what_a_training_trains_on_is_in_the_ledger_and_counts_against_no_limit_of_tokens(
+    desk: Desk, mia: str
+) -> None:
+    await desk.limit(user_id=mia, amount=100)
+    desk.report(mia, 1_000_000, source="training")
+    desk.report(mia, 60, source="chat")
+
+    assert await desk.used() == [60]
+    assert await desk.reserve(mia, 40)
+    channel = desk.auth.channel((await desk.auth.login()).access_token)
+    wanted = pb.ListUsageRequest(user_id=mia, group_by=["user", "source"])
+    rows = (await usage_pb2_grpc.UsageServiceStub(channel).ListUsage(wanted)).rows
+    assert [(row.user_name, row.source, row.amount) for row in rows] == [
+        ("mia", "chat", 60), ("mia", "training", 1_000_000),
+    ]  # fmt: skip
 
 
 async def test_only_services_and_administrators_reserve(auth: Any, mia: str) -> None:

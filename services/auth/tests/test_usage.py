@@ -199,6 +199,7 @@ async def test_what_makes_no_sense_is_dropped_and_the_rest_counts(auth: Any) -> 
 
 async def test_statistics_set_a_period_against_the_one_before(auth: Any) -> None:
     day = timedelta(days=1)
+    mia = await auth.create_user("mia", roles=["trainer"])
     take(
         auth,
         used("TOKENS_IN", 10, at=NOON - day, user=BEN),
@@ -208,16 +209,22 @@ async def test_statistics_set_a_period_against_the_one_before(auth: Any) -> None
         used("REQUESTS", 1),
         used("REQUESTS", 1, succeeded=False),
         used("GPU_SECONDS", 7200, source="training", model="", queue_wait={"seconds": 30}),
+        used("TOKENS_IN", 500, source="training", model="", user=mia.id),
     )
     request = pb.GetStatisticsRequest(start_time=timestamp(NOON - day / 2), end_time=timestamp(NOON + day / 2))
     found = await (await usage_stub(auth)).GetStatistics(request)
 
-    assert (found.active_users.value, found.active_users.before) == (2, 1)
-    assert (found.requests.value, found.tokens.value, found.tokens.before) == (2, 50, 10)
+    assert (found.active_users.value, found.active_users.before) == (3, 1)
+    assert (found.requests.value, found.tokens.value, found.tokens.before) == (2, 550, 10)
+    assert (found.trained_tokens.value, found.trained_tokens.HasField("before")) == (500, False)
     assert (found.gpu_hours.value, found.queue_wait_seconds.value) == (2, 30)
     assert found.success_rate.value == pytest.approx(2 / 3)
-    assert [(one.name, one.amount) for one in found.top_users] == [(ADA, 30), (BEN, 20)]
-    assert [(one.name, one.amount) for one in found.top_models] == [("tuned", 30), ("other", 20)]
+    assert [(one.name, one.label, one.amount) for one in found.top_users] == [
+        (mia.id, "mia", 500), (ADA, ADA, 30), (BEN, BEN, 20),
+    ]  # fmt: skip
+    assert [(one.name, one.label, one.amount) for one in found.top_models] == [
+        ("tuned", "tuned", 30), ("other", "other", 20),
+    ]  # fmt: skip
 
 
 async def test_what_was_not_measured_is_absent_and_not_0(auth: Any) -> None:

@@ -2418,7 +2418,10 @@ export interface components {
             user_id: string;
             /** @description Id of the group whose members together it binds. */
             group_id: string;
-            /** @description What is limited. TOKENS_IN limits tokens in and out together. */
+            /**
+             * @description What is limited. TOKENS_IN limits tokens in and out together, of chat, API and comparison; what a run trains on does
+             *     not count against a limit of tokens: trainings are limited by their seconds and their number.
+             */
             kind: components["schemas"]["auth.v1.UsageKind"];
             /**
              * Format: double
@@ -2441,6 +2444,10 @@ export interface components {
             reset_time?: string;
             /** @description As User.etag; what is used is not part of it. */
             etag: string;
+            /** @description Name of the user; given by the server. */
+            user_name: string;
+            /** @description Name of the group; given by the server. */
+            group_name: string;
         };
         /** @description A limit of use. */
         "auth.v1.QuotaInput": {
@@ -2450,7 +2457,10 @@ export interface components {
             user_id?: string | unknown | "";
             /** @description Id of the group whose members together it binds. */
             group_id?: string | unknown | "";
-            /** @description What is limited. TOKENS_IN limits tokens in and out together. */
+            /**
+             * @description What is limited. TOKENS_IN limits tokens in and out together, of chat, API and comparison; what a run trains on does
+             *     not count against a limit of tokens: trainings are limited by their seconds and their number.
+             */
             kind: components["schemas"]["auth.v1.UsageKind"];
             /**
              * Format: double
@@ -2473,6 +2483,10 @@ export interface components {
             reset_time?: string;
             /** @description As User.etag; what is used is not part of it. */
             etag?: string;
+            /** @description Name of the user; given by the server. */
+            user_name?: string;
+            /** @description Name of the group; given by the server. */
+            group_name?: string;
         };
         /**
          * @description How often a limit begins anew.
@@ -2492,6 +2506,8 @@ export interface components {
              * @description Its sum.
              */
             amount: number;
+            /** @description What people call it: the name of a user whose id `name` is; else `name` itself. */
+            label: string;
         };
         /** @description Request of Refresh. */
         "auth.v1.RefreshRequest": {
@@ -2665,7 +2681,7 @@ export interface components {
             active_users?: components["schemas"]["auth.v1.Figure"];
             /** @description Requests to models. */
             requests?: components["schemas"]["auth.v1.Figure"];
-            /** @description Tokens in and out. */
+            /** @description Tokens in and out, those of trainings too. */
             tokens?: components["schemas"]["auth.v1.Figure"];
             /** @description GPU-hours. */
             gpu_hours?: components["schemas"]["auth.v1.Figure"];
@@ -2677,6 +2693,8 @@ export interface components {
             top_users: components["schemas"]["auth.v1.Ranked"][];
             /** @description Models by tokens, the ten greatest. */
             top_models: components["schemas"]["auth.v1.Ranked"][];
+            /** @description Of the tokens, those that runs trained on. */
+            trained_tokens?: components["schemas"]["auth.v1.Figure"];
         };
         /** @description The tokens of one session. */
         "auth.v1.TokenPair": {
@@ -2709,7 +2727,7 @@ export interface components {
          * @description What is counted.
          *
          *     - `USAGE_KIND_UNSPECIFIED`: Unknown.
-         *     - `USAGE_KIND_TOKENS_IN`: Tokens of prompts.
+         *     - `USAGE_KIND_TOKENS_IN`: Tokens of prompts; with source "training", those that a run trained on.
          *     - `USAGE_KIND_TOKENS_OUT`: Tokens of answers.
          *     - `USAGE_KIND_GPU_SECONDS`: Seconds times GPUs.
          *     - `USAGE_KIND_CPU_SECONDS`: Seconds times CPU ranks.
@@ -2741,6 +2759,10 @@ export interface components {
             model: string;
             /** @description The source, when told apart. */
             source: string;
+            /** @description The user's name, when told apart; empty for one that is no user. */
+            user_name: string;
+            /** @description The group's name, when told apart; empty for a group that the caller may not see. */
+            group_name: string;
         };
         /** @description A person who signs in with a password. */
         "auth.v1.User": {

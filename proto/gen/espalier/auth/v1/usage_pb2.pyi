@@ -31,7 +31,7 @@ class _UsageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageKind.V
     USAGE_KIND_UNSPECIFIED: _UsageKind.ValueType  # 0
     """Unknown."""
     USAGE_KIND_TOKENS_IN: _UsageKind.ValueType  # 1
-    """Tokens of prompts."""
+    """Tokens of prompts; with source "training", those that a run trained on."""
     USAGE_KIND_TOKENS_OUT: _UsageKind.ValueType  # 2
     """Tokens of answers."""
     USAGE_KIND_GPU_SECONDS: _UsageKind.ValueType  # 3
@@ -51,7 +51,7 @@ class UsageKind(_UsageKind, metaclass=_UsageKindEnumTypeWrapper):
 USAGE_KIND_UNSPECIFIED: UsageKind.ValueType  # 0
 """Unknown."""
 USAGE_KIND_TOKENS_IN: UsageKind.ValueType  # 1
-"""Tokens of prompts."""
+"""Tokens of prompts; with source "training", those that a run trained on."""
 USAGE_KIND_TOKENS_OUT: UsageKind.ValueType  # 2
 """Tokens of answers."""
 USAGE_KIND_GPU_SECONDS: UsageKind.ValueType  # 3
@@ -299,6 +299,8 @@ class UsageRow(_message.Message):
     GROUP_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    USER_NAME_FIELD_NUMBER: _builtins.int
+    GROUP_NAME_FIELD_NUMBER: _builtins.int
     kind: Global___UsageKind.ValueType
     """What is counted."""
     amount: _builtins.float
@@ -311,6 +313,10 @@ class UsageRow(_message.Message):
     """The model, when told apart."""
     source: _builtins.str
     """The source, when told apart."""
+    user_name: _builtins.str
+    """The user's name, when told apart; empty for one that is no user."""
+    group_name: _builtins.str
+    """The group's name, when told apart; empty for a group that the caller may not see."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """Beginning of the time step."""
@@ -325,10 +331,12 @@ class UsageRow(_message.Message):
         group_id: _builtins.str = ...,
         model: _builtins.str = ...,
         source: _builtins.str = ...,
+        user_name: _builtins.str = ...,
+        group_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "group_id", b"group_id", "kind", b"kind", "model", b"model", "source", b"source", "time", b"time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "group_id", b"group_id", "group_name", b"group_name", "kind", b"kind", "model", b"model", "source", b"source", "time", b"time", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -378,6 +386,8 @@ class Quota(_message.Message):
     USED_FIELD_NUMBER: _builtins.int
     RESET_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    USER_NAME_FIELD_NUMBER: _builtins.int
+    GROUP_NAME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the server."""
     user_id: _builtins.str
@@ -385,7 +395,9 @@ class Quota(_message.Message):
     group_id: _builtins.str
     """Id of the group whose members together it binds."""
     kind: Global___UsageKind.ValueType
-    """What is limited. TOKENS_IN limits tokens in and out together."""
+    """What is limited. TOKENS_IN limits tokens in and out together, of chat, API and comparison; what a run trains on does
+    not count against a limit of tokens: trainings are limited by their seconds and their number.
+    """
     amount: _builtins.float
     """How much may be used in a period."""
     period: Global___QuotaPeriod.ValueType
@@ -396,6 +408,10 @@ class Quota(_message.Message):
     """Used and held in this period; given by the server."""
     etag: _builtins.str
     """As User.etag; what is used is not part of it."""
+    user_name: _builtins.str
+    """Name of the user; given by the server."""
+    group_name: _builtins.str
+    """Name of the group; given by the server."""
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
         """When the period begins anew; unset when never."""
@@ -413,10 +429,12 @@ class Quota(_message.Message):
         used: _builtins.float = ...,
         reset_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        user_name: _builtins.str = ...,
+        group_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reset_time", b"reset_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "etag", b"etag", "group_id", b"group_id", "id", b"id", "kind", b"kind", "period", b"period", "reset_time", b"reset_time", "time_zone", b"time_zone", "used", b"used", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "etag", b"etag", "group_id", b"group_id", "group_name", b"group_name", "id", b"id", "kind", b"kind", "period", b"period", "reset_time", b"reset_time", "time_zone", b"time_zone", "used", b"used", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -748,19 +766,23 @@ class Ranked(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Id or name."""
     amount: _builtins.float
     """Its sum."""
+    label: _builtins.str
+    """What people call it: the name of a user whose id `name` is; else `name` itself."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         amount: _builtins.float = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "label", b"label", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -780,6 +802,7 @@ class Statistics(_message.Message):
     QUEUE_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
     TOP_USERS_FIELD_NUMBER: _builtins.int
     TOP_MODELS_FIELD_NUMBER: _builtins.int
+    TRAINED_TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def active_users(self) -> Global___Figure:
         """Users who used something."""
@@ -790,7 +813,7 @@ class Statistics(_message.Message):
 
     @_builtins.property
     def tokens(self) -> Global___Figure:
-        """Tokens in and out."""
+        """Tokens in and out, those of trainings too."""
 
     @_builtins.property
     def gpu_hours(self) -> Global___Figure:
@@ -812,6 +835,10 @@ class Statistics(_message.Message):
     def top_models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ranked]:
         """Models by tokens, the ten greatest."""
 
+    @_builtins.property
+    def trained_tokens(self) -> Global___Figure:
+        """Of the tokens, those that runs trained on."""
+
     def __init__(
         self,
         *,
@@ -823,10 +850,11 @@ class Statistics(_message.Message):
         queue_wait_seconds: Global___Figure | None = ...,
         top_users: _abc.Iterable[Global___Ranked] | None = ...,
         top_models: _abc.Iterable[Global___Ranked] | None = ...,
+        trained_tokens: Global___Figure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["active_users", b"active_users", "gpu_hours", b"gpu_hours", "queue_wait_seconds", b"queue_wait_seconds", "requests", b"requests", "success_rate", b"success_rate", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["active_users", b"active_users", "gpu_hours", b"gpu_hours", "queue_wait_seconds", b"queue_wait_seconds", "requests", b"requests", "success_rate", b"success_rate", "tokens", b"tokens", "trained_tokens", b"trained_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_users", b"active_users", "gpu_hours", b"gpu_hours", "queue_wait_seconds", b"queue_wait_seconds", "requests", b"requests", "success_rate", b"success_rate", "tokens", b"tokens", "top_models", b"top_models", "top_users", b"top_users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_users", b"active_users", "gpu_hours", b"gpu_hours", "queue_wait_seconds", b"queue_wait_seconds", "requests", b"requests", "success_rate", b"success_rate", "tokens", b"tokens", "top_models", b"top_models", "top_users", b"top_users", "trained_tokens", b"trained_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

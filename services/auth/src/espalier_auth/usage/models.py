@@ -33,6 +33,8 @@ class Kind(StrEnum):
 
 
 TOKENS = Kind.TOKENS_IN.counted
+TRAINING = "training"
+"""The source of what runs used. Their tokens are in the ledger, but no limit of tokens counts them."""
 USES = (Kind.REQUESTS, Kind.GPU_SECONDS, Kind.CPU_SECONDS)
 """One entry of these for each use: what ended well and what did not is counted by them."""
 
@@ -55,9 +57,10 @@ class UsageEntry(Base):
     __tablename__ = "usage_entries"
     __table_args__ = (
         # Sums of a user or of all in a period are read from an index alone.
-        Index("ix_usage_entries_user", "user_id", "kind", "at", postgresql_include=["amount"]),
+        Index("ix_usage_entries_user_source", "user_id", "kind", "at", postgresql_include=["source", "amount"]),
         # Since when a kind is reported.
         Index("ix_usage_entries_kind", "kind", "at"),
+        Index("ix_usage_entries_training", "kind", "at", postgresql_where=text("source = 'training'")),
         Index("ix_usage_entries_at", "at", "kind", postgresql_include=["user_id", "model", "source", "amount"]),
     )
 

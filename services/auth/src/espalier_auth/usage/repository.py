@@ -23,14 +23,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from espalier_auth.access.models import Group
 from espalier_auth.models import GroupMember, User
 from espalier_auth.usage.calendar import Span
-from espalier_auth.usage.models import Hold, Kind, Quota, UsageEntry
+from espalier_auth.usage.models import TOKENS, TRAINING, Hold, Kind, Quota, UsageEntry
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
 
 DIMENSIONS = ("user", "group", "model", "source")
+# As the partial index says it.
+_TRAINED = UsageEntry.source == literal_column("'training'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +100,34 @@ def _entries(wanted: UsageFilter, step: ColumnElement[Any]) -> Select[Any]:
     return query
 
 
+def user_names(session: Session, user_ids: Iterable[str]) -> dict[str, str]:
+    """Names by id; those who are no users are missing."""
+    ids = {user_id for user_id in user_ids if is_uuid(user_id)}
+    rows = session.execute(select(User.id, User.username).where(User.id.in_(ids))) if ids else ()
+    return {str(user_id): name for user_id, name in rows}
+
+
+def group_names(session: Session, group_ids: Iterable[str], principal: Principal) -> dict[str, str]:
+    """Names by id; groups that the caller may not see are missing."""
+    ids = set(group_ids)
+    query = select(Group.id, Group.name).where(Group.id.in_(ids))
+    if principal.scope != "all":
+        query = query.join(GroupMember, GroupMember.group_id == Group.id).where(
+            GroupMember.user_id == principal.subject
+        )
+    rows = session.execute(query) if ids else ()
+    return {str(group_id): name for group_id, name in rows}
+
+
 def user_exists(session: Session, user_id: str) -> bool:
     """Whether there is this user."""
     return session.scalar(select(User.id).where(User.id == user_id)) is not None
+
+
+def bound_name(session: Session, quota: Quota) -> str:
+    """Name of the user or group that a limit binds."""
+    of_group = select(Group.name).where(Group.id == quota.group_id)
+    return session.scalar(select(User.username).where(User.id == quota.user_id) if quota.user_id else of_group) or ""
 
 
 def find_quota(session: Session, quota_id: str, *, lock: bool = False) -> Quota | None:
@@ -152,7 +180,9 @@ def used_and_held(session: Session, quota: Quota, span: Span, now: datetime) -> 
 
 def _used(quota: Quota, span: Span) -> Select[Any]:
     entry = UsageEntry
-    mine = (_bound(entry.user_id, quota), entry.kind.in_(quota.kind.counted))
+    mine = [_bound(entry.user_id, quota), entry.kind.in_(quota.kind.counted)]
+    if quota.kind in TOKENS:
+        mine.append(entry.source != TRAINING)
     if quota.kind.is_level:
         newest = select(entry.amount).distinct(entry.user_id).where(*mine).order_by(entry.user_id, entry.at.desc())
         amounts = newest.subquery()
@@ -194,16 +224,20 @@ def forget_holds(session: Session, *, before: datetime) -> None:
     session.execute(delete(Hold).where(Hold.expires_at < before))
 
 
-def first_entry_at(session: Session, kinds: Iterable[Kind]) -> datetime | None:
-    """When the first use of one of these kinds was reported; None when none ever was."""
+def first_entry_at(session: Session, kinds: Iterable[Kind], *, trained: bool = False) -> datetime | None:
+    """When the first use of one of these kinds was reported, or the first by a training; None when none ever was."""
+    query = select(func.min(UsageEntry.at))
+    if trained:
+        query = query.where(_TRAINED)
     # Each on its own: its index has that row at its beginning.
-    firsts = [session.scalar(select(func.min(UsageEntry.at)).where(UsageEntry.kind == kind)) for kind in kinds]
+    firsts = [session.scalar(query.where(UsageEntry.kind == kind)) for kind in kinds]
     return min((at for at in firsts if at is not None), default=None)
 
 
-def sum_of(session: Session, kinds: Sequence[Kind], extent: Extent) -> float:
-    """All that was used of these kinds."""
-    return float(session.scalar(select(func.sum(UsageEntry.amount)).where(*extent.of(kinds))) or 0.0)
+def sum_of(session: Session, kinds: Sequence[Kind], extent: Extent, *, trained: bool = False) -> float:
+    """All that was used of these kinds, or of them what trainings used."""
+    query = select(func.sum(UsageEntry.amount)).where(*extent.of(kinds))
+    return float(session.scalar(query.where(_TRAINED) if trained else query) or 0.0)
 
 
 def count_users(session: Session, extent: Extent) -> int:

@@ -1,6 +1,6 @@
 """UsageService and QuotaService: proto in, use case, proto out. One call is one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -66,6 +66,7 @@ class UsageRpc(usage_pb2_grpc.UsageServiceServicer):
         users = visible(UsageEntry.user_id, current_principal())
         with self._database.transaction() as session:
             found = statistics(session, start=start, end=end, users=users)
+            names = repository.user_names(session, (user_id for user_id, _ in found.top_users))
         return usage_pb2.Statistics(
             active_users=_figure(found.active_users),
             requests=_figure(found.requests),
@@ -73,8 +74,9 @@ class UsageRpc(usage_pb2_grpc.UsageServiceServicer):
             gpu_hours=_figure(found.gpu_hours),
             success_rate=_figure(found.success_rate),
             queue_wait_seconds=_figure(found.queue_wait_seconds),
-            top_users=[usage_pb2.Ranked(name=name, amount=amount) for name, amount in found.top_users],
-            top_models=[usage_pb2.Ranked(name=name, amount=amount) for name, amount in found.top_models],
+            top_users=_ranked(found.top_users, names),
+            top_models=_ranked(found.top_models, {}),
+            trained_tokens=_figure(found.trained_tokens),
         )
 
 
@@ -161,22 +163,25 @@ class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
         )
 
 
-def _list(session: Session, request: Any, users: ColumnElement[bool], *, group_id: str) -> usage_pb2.ListUsageResponse:
+def _list(session: Session, request: Any, mine: ColumnElement[bool], *, group_id: str) -> usage_pb2.ListUsageResponse:
     start, end = _period(request)
     dimensions = _dimensions(request.group_by)
     wanted = repository.UsageFilter(
         start=start,
         end=end,
-        users=users,
+        users=mine,
         group_id=group_id,
         model=request.model,
         kind=_kind(request.kind) if request.kind else None,
     )
     grain = _GRAINS.get(request.grain, "")
     rows = repository.sums(session, wanted, grain=grain, group_by=dimensions, limit=MAX_ROWS + 1)
-    return usage_pb2.ListUsageResponse(
-        rows=[_to_row(row, dimensions) for row in rows[:MAX_ROWS]], truncated=len(rows) > MAX_ROWS
-    )
+    told = [_to_row(row, dimensions) for row in rows[:MAX_ROWS]]
+    users = repository.user_names(session, (row.user_id for row in told if row.user_id))
+    groups = repository.group_names(session, (row.group_id for row in told if row.group_id), current_principal())
+    for row in told:
+        row.user_name, row.group_name = users.get(row.user_id, ""), groups.get(row.group_id, "")
+    return usage_pb2.ListUsageResponse(rows=told, truncated=len(rows) > MAX_ROWS)
 
 
 def _to_row(row: Any, dimensions: Sequence[str]) -> usage_pb2.UsageRow:
@@ -188,6 +193,10 @@ def _to_row(row: Any, dimensions: Sequence[str]) -> usage_pb2.UsageRow:
         amount=row.amount,
         **{names[name]: found[name] for name in dimensions},
     )
+
+
+def _ranked(found: Sequence[tuple[str, float]], names: Mapping[str, str]) -> list[usage_pb2.Ranked]:
+    return [usage_pb2.Ranked(name=name, amount=amount, label=names.get(name, name)) for name, amount in found]
 
 
 def _dimensions(names: Sequence[str]) -> list[str]:
@@ -264,6 +273,8 @@ def _to_quota(status: QuotaStatus) -> usage_pb2.Quota:
         used=status.used,
         reset_time=timestamp(status.reset_at),
         etag=quota_etag(quota),
+        user_name=status.name if quota.user_id else "",
+        group_name=status.name if quota.group_id else "",
     )
 
 

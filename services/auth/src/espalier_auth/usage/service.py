@@ -1,8 +1,8 @@
 """What is done with usage: take it into the ledger, sum it up, limit it, and hold amounts against the limits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -49,6 +49,8 @@ class QuotaStatus:
     quota: Quota
     used: float
     reset_at: datetime | None
+    name: str = ""
+    """Of the user or group that it binds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +89,18 @@ class Quotas:
             raise QuotaExists(
                 "There is a limit of this kind and period already; change that one or delete it."
             ) from error
-        return _status(session, quota)
+        return _named(session, quota)
 
     def list(
         self, session: Session, principal: Principal, wanted: QuotaFilter, page: PageRequest
     ) -> tuple[list[QuotaStatus], str]:
         """One page of the limits that the caller may see, and the token of the next."""
         found: Page[Quota] = repository.list_quotas(session, principal, wanted=wanted, page=page)
-        return [_status(session, quota) for quota in found.items], found.next_page_token
+        return [_named(session, quota) for quota in found.items], found.next_page_token
 
     def that_bind(self, session: Session, user_id: str) -> Sequence[QuotaStatus]:
         """The limits of a user and of his groups."""
-        return [_status(session, quota) for quota in repository.quotas_of(session, user_id)]
+        return [_named(session, quota) for quota in repository.quotas_of(session, user_id)]
 
     def change(
         self,
@@ -118,7 +120,7 @@ class Quotas:
         quota.amount = quota.amount if amount is None else amount
         quota.time_zone = quota.time_zone if time_zone is None else time_zone or "UTC"
         session.flush()
-        return _status(session, quota)
+        return _named(session, quota)
 
     def delete(self, session: Session, principal: Principal, quota_id: str) -> None:
         """Lifts a limit. Raises QuotaNotFound."""
@@ -178,6 +180,10 @@ def _status(session: Session, quota: Quota) -> QuotaStatus:
     return QuotaStatus(quota=quota, used=repository.used_and_held(session, quota, period, now), reset_at=period.end)
 
 
+def _named(session: Session, quota: Quota) -> QuotaStatus:
+    return replace(_status(session, quota), name=repository.bound_name(session, quota))
+
+
 def _refuse_excess(session: Session, quotas: Sequence[Quota], amounts: Mapping[Kind, float]) -> None:
     """Of several limits that would be passed, the one is told that opens last: waiting for another is in vain."""
     passed: list[tuple[QuotaStatus, float]] = []
@@ -189,21 +195,35 @@ def _refuse_excess(session: Session, quotas: Sequence[Quota], amounts: Mapping[K
         if status.used + wanted > quota.amount or (wanted == 0 and status.used >= quota.amount):
             passed.append((status, wanted))
     if passed:
-        never = datetime.max.replace(tzinfo=utc_now().tzinfo)
-        raise _exceeded(*max(passed, key=lambda found: found[0].reset_at or never))
+        status, wanted = max(passed, key=lambda found: _opens(*found))
+        raise _exceeded(status, wanted, name=repository.bound_name(session, status.quota))
 
 
-def _exceeded(status: QuotaStatus, wanted: float) -> QuotaExceeded:
+def _opens(status: QuotaStatus, wanted: float) -> tuple[bool, datetime]:
+    """When the limit lets it through: never, at some time that nobody knows, or when it begins anew."""
+    return _is_in_vain(status, wanted), status.reset_at or datetime.max.replace(tzinfo=UTC)
+
+
+def _is_in_vain(status: QuotaStatus, wanted: float) -> bool:
+    """More than the whole limit is asked for."""
+    return wanted > status.quota.amount or status.quota.amount == 0
+
+
+def _exceeded(status: QuotaStatus, wanted: float, *, name: str) -> QuotaExceeded:
     quota = status.quota
-    whose = "your" if quota.user_id else "your group's"
+    whose = "your" if quota.user_id else f'the group "{name}"\'s'
     asked = f", {_number(wanted)} more asked for" if wanted else ""
+    retry_after = RETRY_SECONDS
     if status.reset_at is not None:
         local = status.reset_at.astimezone(ZoneInfo(quota.time_zone))
         ending = f"It begins anew at {local:%Y-%m-%d %H:%M} ({quota.time_zone})."
         retry_after = max(1.0, (status.reset_at - utc_now()).total_seconds())
     else:
         ending = "Wait until a run has ended." if quota.kind is Kind.CONCURRENT_RUNS else "Delete what is not needed."
-        retry_after = RETRY_SECONDS
+    if _is_in_vain(status, wanted):
+        ending = (
+            "The whole quota is less than that, so waiting does not help: ask for less, or an administrator for more."
+        )
     return QuotaExceeded(
         f"This is over {whose} quota for {_UNITS[quota.kind]}{_EACH[quota.period]}: "
         f"{_number(status.used)} of {_number(quota.amount)} used or held{asked}. {ending}",
@@ -214,6 +234,7 @@ def _exceeded(status: QuotaStatus, wanted: float) -> QuotaExceeded:
             "limit": f"{quota.amount:.15g}",
             "used": f"{status.used:.15g}",
             "reset_time": status.reset_at.isoformat() if status.reset_at else "",
+            **({"group": name} if quota.group_id else {}),
         },
     )
 

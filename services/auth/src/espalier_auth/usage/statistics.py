@@ -36,15 +36,16 @@ class Statistics:
     queue_wait_seconds: Figure
     top_users: list[tuple[str, float]]
     top_models: list[tuple[str, float]]
+    trained_tokens: Figure
 
 
 def statistics(session: Session, *, start: datetime, end: datetime, users: ColumnElement[bool]) -> Statistics:
     """The figures from `start` to before `end`; the period before is as long and ends at `start`."""
     now, before = (Extent(Span(*each), users) for each in ((start, end), (start - (end - start), start)))
 
-    def figure(kinds: Iterable[Kind], measure: Callable[[Extent], float | None]) -> Figure:
+    def figure(kinds: Iterable[Kind], measure: Callable[[Extent], float | None], *, trained: bool = False) -> Figure:
         # Before the first report of a kind it was not measured at all; after it, no entry means that none was used.
-        since = repository.first_entry_at(session, kinds)
+        since = repository.first_entry_at(session, kinds, trained=trained)
         values = [
             measure(each) if since is not None and each.span.end and since < each.span.end else None
             for each in (now, before)
@@ -65,4 +66,7 @@ def statistics(session: Session, *, start: datetime, end: datetime, users: Colum
         queue_wait_seconds=figure(Kind, lambda period: repository.mean_queue_wait(session, period)),
         top_users=repository.ranking(session, "user_id", kinds=TOKENS, extent=now, limit=TOP),
         top_models=repository.ranking(session, "model", kinds=TOKENS, extent=now, limit=TOP),
+        trained_tokens=figure(
+            TOKENS, lambda period: repository.sum_of(session, TOKENS, period, trained=True), trained=True
+        ),
     )
