@@ -54,7 +54,7 @@ class IdentityProvider:
             "port": self.port,
             "redirect_uri": redirect_uri,
             "client_secret": SECRET,
-            "accounts": {name: account(name) for name in ("ada", "grace")},
+            "accounts": {name: account(name) for name in ("ada", "grace", "olga")},
         }
         command = [str(NODE), "provider.js", json.dumps(given)]
         self._process = subprocess.Popen(command, cwd=PROVIDER, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

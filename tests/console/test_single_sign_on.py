@@ -53,6 +53,19 @@ async def test_an_account_with_the_same_address_is_linked_by_its_owner_alone(
     await heading(page, "Training runs")
 
 
+async def test_who_does_not_know_the_account_of_his_name_gets_one_of_his_own(
+    windows: Windows, new_user: NewUser
+) -> None:
+    new_user("olga")
+    page = await windows.page("/login")
+    await page.get_by_role("button", name="Sign in with Corporate login").click()
+    await go_through_provider(page, "olga")
+    await page.get_by_role("button", name="That account is not mine").click()
+    await heading(page, "Training runs")
+    await page.goto("/profile")
+    await expect(page.get_by_text("olga-2 ·")).to_be_visible()
+
+
 async def test_what_the_provider_refuses_is_told_in_its_words(windows: Windows) -> None:
     page = await windows.page("/login")
     await page.get_by_role("button", name="Sign in with Corporate login").click()

@@ -14,6 +14,8 @@ interface Pending {
   binding: string;
   /** Adds the account at the provider to that of who is signed in. */
   isLink: boolean;
+  /** Makes an account of his own, whoever else goes by the same address or name. */
+  isSeparate: boolean;
   /** The page to show at the end. */
   next: string;
 }
@@ -30,10 +32,13 @@ export function useProviders() {
 }
 
 /** Sends the browser to the provider. Throws ProblemError when it cannot begin. */
-export async function beginSignOn(provider: string, { isLink = false, next = "/" } = {}): Promise<void> {
+export async function beginSignOn(
+  provider: string,
+  { isLink = false, isSeparate = false, next = "/" } = {},
+): Promise<void> {
   const params = { path: { provider } };
   const begun = await answerOf(api.POST("/api/v1/auth/oidc/{provider}:start", { params, body: {} }));
-  const pending: Pending = { provider, binding: begun.binding, isLink, next };
+  const pending: Pending = { provider, binding: begun.binding, isLink, isSeparate, next };
   sessionStorage.setItem(PENDING, JSON.stringify(pending));
   location.assign(begun.authorization_url);
 }
@@ -64,9 +69,10 @@ export async function finishSignOn(query: URLSearchParams): Promise<SignOn> {
     binding: pending.binding,
   };
   const params = { path: { provider: pending.provider } };
+  const signIn = { ...body, cookie: true, separate_account: pending.isSeparate };
   try {
     if (pending.isLink) await answerOf(api.POST("/api/v1/auth/oidc/{provider}:link", { params, body }));
-    else await answerOf(api.POST("/api/v1/auth/oidc/{provider}:finish", { params, body: { ...body, cookie: true } }));
+    else await answerOf(api.POST("/api/v1/auth/oidc/{provider}:finish", { params, body: signIn }));
     return { pending, refusal: null };
   } catch (cause) {
     if (!(cause instanceof ProblemError)) throw cause;
