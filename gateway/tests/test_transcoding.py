@@ -112,6 +112,8 @@ async def test_an_rpc_without_a_route_is_not_reachable(gateway: RunningGateway) 
         ('{"name": 5}', "run.name"),
         ('{"spec": []}', "run.spec"),
         ('{"spec": {"stage": "STAGE_X"}}', "run.spec.stage"),
+        ('{"spec": {"stage": 4294967297}}', "run.spec.stage"),
+        ('{"spec": {"stage": -9223372036854775808}}', "run.spec.stage"),
         ('{"create_time": "yesterday"}', "run.create_time"),
         ('{"create_time": 5}', "run.create_time"),
         ('{"summary": {"a": "b"}}', "run.summary['a']"),

@@ -113,8 +113,9 @@ def _enum(field: FieldDescriptor, value: Any) -> int:
     if isinstance(value, str) and value in enum.values_by_name:
         return int(enum.values_by_name[value].number)
     number = int(value) if isinstance(value, float) and value.is_integer() else value
-    if isinstance(number, int) and not isinstance(number, bool) and number in enum.values_by_number:
-        return number
+    # Compared one by one: the map of numbers looks at their last 32 bits alone.
+    if not isinstance(number, bool) and any(number == each.number for each in enum.values):
+        return int(number)
     names = ", ".join(each.name for each in enum.values if each.number)
     raise Unfit(f"must be one of {names}; it is {shown(value)}")
 
