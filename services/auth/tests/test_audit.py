@@ -59,7 +59,7 @@ async def test_a_change_is_told_with_what_was_before_and_after(auth: Any) -> Non
     await admin.UpdateUser(request)
     [event] = await wait_for(auth, action="espalier.auth.v1.UserService/UpdateUser")
     assert (event.target, event.result, event.service) == (f"users/{user.id}", DONE, "auth")
-    assert (event.actor_name, event.address) == ("Administrator", "127.0.0.1")
+    assert (event.actor_name, event.address) == ("admin", "127.0.0.1")
     assert event.request_id
     assert '"roles":["viewer"]' in event.before
     assert '"roles":["tester","viewer"]' in event.after
@@ -101,7 +101,7 @@ async def test_sign_ins_are_told_and_refreshes_are_not(auth: Any) -> None:
     [refused] = await wait_for(auth, action="espalier.auth.v1.AuthService/Login", result=REFUSED)
     assert (refused.actor_name, refused.actor_id, refused.reason) == ("admin", "", "INVALID_CREDENTIALS")
     done = await wait_for(auth, action="espalier.auth.v1.AuthService/Login", result=DONE)
-    assert {event.actor_name for event in done} == {"Administrator"}
+    assert {event.actor_name for event in done} == {"admin"}
     assert all(event.actor_id for event in done)
     assert not await wait_for(auth, 0, action="espalier.auth.v1.AuthService/Refresh")
 
@@ -134,6 +134,20 @@ async def test_a_refresh_token_that_comes_again_is_told_apart(auth: Any) -> None
     [event] = await wait_for(auth, action="espalier.auth.v1.AuthService/Refresh")
     assert (event.reason, event.result) == ("TOKEN_REUSED", REFUSED)
     assert event.actor_id
+    assert event.actor_name == "admin"
+
+
+async def test_nobody_is_called_in_the_log_as_he_calls_himself(auth: Any) -> None:
+    await auth.create_user("vera", roles=["viewer"])
+    vera = await auth.login("vera", "a quiet green lamp")
+    called = service_pb2.UpdateMeRequest(user=resources_pb2.User(display_name="Administrator"))
+    called.update_mask.paths.append("display_name")
+    await auth.users(vera.access_token).UpdateMe(called)
+    again = await auth.login("vera", "a quiet green lamp")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await auth.users(again.access_token).ListUsers(service_pb2.ListUsersRequest())
+    [event] = await wait_for(auth, action="espalier.auth.v1.UserService/ListUsers", actor="vera")
+    assert event.actor_name == "vera"
 
 
 async def test_refusals_are_told_with_their_reason(auth: Any) -> None:

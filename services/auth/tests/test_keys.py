@@ -22,7 +22,7 @@ async def test_the_key_set_verifies_what_was_signed(auth: Any) -> None:
 
     assert [(key.kty, key.crv, key.alg, key.use) for key in keys] == [("OKP", "Ed25519", "EdDSA", "sig")]
     jwk = jwt.PyJWK({"kty": keys[0].kty, "crv": keys[0].crv, "x": keys[0].x}, algorithm="EdDSA")
-    assert jwt.decode(token, jwk, algorithms=["EdDSA"], audience="espalier")["name"] == "Administrator"
+    assert jwt.decode(token, jwk, algorithms=["EdDSA"], audience="espalier")["name"] == "admin"
 
 
 async def test_the_private_key_is_sealed_in_the_database(auth: Any) -> None:
@@ -47,7 +47,7 @@ async def test_a_restart_signs_with_the_same_key(start_auth: Any) -> None:
     before, after = await start_auth(), await start_auth()
     token = (await before.login()).access_token
 
-    assert (await asyncio.to_thread(after.verifier().verify, token)).name == "Administrator"
+    assert (await asyncio.to_thread(after.verifier().verify, token)).name == "admin"
 
 
 async def test_processes_that_start_together_agree_on_one_key(auth: Any) -> None:

@@ -38,7 +38,7 @@ async def test_a_new_master_key_seals_all_keys_and_signs_nobody_out(auth: Any, s
     after = await start_auth(master_key=new)
     renewed = await after.sign_in().Refresh(service_pb2.RefreshRequest(refresh_token=before.refresh_token))
     for pair in (before, during, renewed):
-        assert (await asyncio.to_thread(replica.verifier().verify, pair.access_token)).name == "Administrator"
+        assert (await asyncio.to_thread(replica.verifier().verify, pair.access_token)).name == "admin"
 
 
 async def test_what_the_former_process_made_meanwhile_is_sealed_by_the_next_call(auth: Any, start_auth: Any) -> None:

@@ -38,7 +38,7 @@ async def test_tokens_of_both_keys_are_good_and_sessions_go_on_when_the_next_one
 
     assert _kid(after.access_token) != _kid(before.access_token)
     for pair in (before, after):
-        assert (await asyncio.to_thread(verifier.verify, pair.access_token)).name == "Administrator"
+        assert (await asyncio.to_thread(verifier.verify, pair.access_token)).name == "admin"
     assert await _published(replica) == [_kid(after.access_token), _kid(before.access_token)]
 
 

@@ -23,7 +23,7 @@ async def test_the_right_password_gives_tokens_that_another_service_accepts(auth
 
     assert pair.token_type == "Bearer"
     assert pair.expires_in == 600
-    assert (principal.name, principal.kind, principal.roles) == ("Administrator", "user", ("admin",))
+    assert (principal.name, principal.kind, principal.roles) == ("admin", "user", ("admin",))
     assert principal.may("training.runs.create")
     assert principal.scope == "all"
 

@@ -67,8 +67,8 @@ class User(Base):
 
     @property
     def name(self) -> str:
-        """What others see."""
-        return self.display_name or self.username
+        """Who he is in tokens and in the audit log: never what he calls himself, which others may call themselves too."""
+        return self.username
 
     @property
     def email_verified(self) -> bool:

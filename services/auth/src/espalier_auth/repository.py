@@ -278,7 +278,7 @@ _PASSWORD = (
     _users.created_at,
     _users.password_change_required,
 )
-_PERSON = (_users.id, _users.username, _users.display_name, _users.password_change_required, _users.roles)
+_PERSON = (_users.id, _users.username, _users.password_change_required, _users.roles)
 _USED = (_sessions.id, _sessions.user_id, _sessions.expires_at)
 _SESSION_COLUMNS = ("id", "user_id", "created_at", "expires_at", "address", "agent")
 
@@ -324,8 +324,7 @@ def _person(row: Any) -> Person | None:
     if row is None:
         return None
     by_groups = {name for roles in row.given or () for name in roles}
-    name = row.display_name or row.username
-    return Person(row.id, name, row.password_change_required, frozenset(row.roles) | by_groups)
+    return Person(row.id, row.username, row.password_change_required, frozenset(row.roles) | by_groups)
 
 
 @cache

@@ -343,7 +343,7 @@ def _end_if_reused(session: Session, token_hash: bytes, now: datetime) -> None:
     used = repository.find_used_token(session, token_hash)
     if used and repository.revoke_session(session, used.session_id, reason="TOKEN_REUSED", now=now):
         revoke_tokens(session, [used.session_id], now)
-        note_actor(used.user_id, "")
+        note_actor(used.user_id, session.get_one(User, used.user_id).name)
         note_reason("TOKEN_REUSED")
         _log.warning(
             "a used refresh credential came again, session ended", session_id=used.session_id, user_id=used.user_id
