@@ -1,13 +1,17 @@
 """Users, invitations, sessions and statistics on the command line, against remembered calls."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from espalier_client.__main__ import run
 from espalier_client.api import Api
+from espalier_client.credentials import CredentialStore
 
 USER: dict[str, Any] = {
     "id": "01940000-0000-7000-8000-00000000000a",
@@ -46,7 +50,8 @@ STATISTICS = {
     "tokens": {"value": 12345},
     "success_rate": {"value": 0.5, "before": 1},
     "queue_wait_seconds": {"before": 65},
-    "top_users": [{"name": "mia", "amount": 12000}],
+    "trained_tokens": {"value": 300},
+    "top_users": [{"name": USER["id"], "label": "mia", "amount": 12000}],
 }
 OF_USER = f"/api/v1/users/{USER['id']}"
 ANSWERS: dict[str, Any] = {
@@ -62,6 +67,15 @@ ANSWERS: dict[str, Any] = {
     f"/api/v1/invitations/{INVITATION['id']}": {},
     "/api/v1/statistics": STATISTICS,
 }
+
+
+def test_the_command_says_what_it_is(tmp_path: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"agent": request.headers["user-agent"]})
+
+    store = CredentialStore(tmp_path / "credentials.json")
+    with Api("http://127.0.0.1:9", store=store, transport=httpx.MockTransport(answer)) as api:
+        assert re.fullmatch(r"espalier/[0-9.]+ \((Linux|macOS|Windows)\)", api.get("/")["agent"])
 
 
 @pytest.fixture
@@ -151,9 +165,10 @@ def test_figures_stand_beside_those_before_and_nothing_measured_is_no_0(
     calls: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["statistics", "--days", "7"]) == 0
-    lines = {line[:14].strip(): line[14:].split() for line in capsys.readouterr().out.splitlines()[1:]}
+    lines = {line[:18].strip(): line[18:].split() for line in capsys.readouterr().out.splitlines()[1:]}
     assert lines["active users"] == ["3", "2", "+50%"]
     assert lines["tokens"] == ["12,345", "-", "-"]
+    assert lines["of them trained on"] == ["300", "-", "-"]
     assert lines["requests"] == ["-", "-", "-"]
     assert lines["success rate"] == ["50.0%", "100.0%", "-50%"]
     assert lines["queue wait"] == ["-", "1m", "5s", "-"]

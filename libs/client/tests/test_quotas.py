@@ -8,17 +8,23 @@ from espalier_client.__main__ import run
 from espalier_client.api import Api
 
 USER = {"id": "01940000-0000-7000-8000-00000000000a", "username": "mia"}
+GROUP = {"id": "01940000-0000-7000-8000-0000000000b1", "name": "vision"}
 QUOTA: dict[str, Any] = {
     "id": "01940000-0000-7000-8000-0000000000f1",
     "user_id": USER["id"],
+    "user_name": USER["username"],
     "group_id": "",
     "kind": "USAGE_KIND_GPU_SECONDS",
     "period": "QUOTA_PERIOD_MONTH",
     "amount": 36000,
     "used": 5400,
-    "time_zone": "UTC",
-    "reset_time": "2026-12-01T00:00:00Z",
+    "time_zone": "Asia/Kathmandu",
+    "reset_time": "2026-11-30T18:15:00Z",
 }
+BY_WHOM = [
+    {"kind": "USAGE_KIND_REQUESTS", "amount": 3, "user_id": USER["id"], "user_name": "mia", "group_id": GROUP["id"]},
+    {"kind": "USAGE_KIND_REQUESTS", "amount": 1, "user_id": "eval", "group_id": GROUP["id"], "group_name": "vision"},
+]
 
 
 @pytest.fixture
@@ -34,10 +40,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         "/api/v1/quotas": {"quotas": [QUOTA], "next_page_token": ""},
         "/api/v1/me/usage": {"rows": rows, "truncated": False},
         "/api/v1/usage": {"rows": [], "truncated": False},
+        "/api/v1/groups": {"groups": [GROUP], "next_page_token": ""},
     }
 
     def call(self: Api, method: str, path: str, body: Any = None, *, query: Any = None) -> Any:
         made.append((method, path, body, query))
+        if path == "/api/v1/usage" and query.get("group_by"):
+            return {"rows": BY_WHOM, "truncated": False}
         return answers[path] if method == "GET" else QUOTA
 
     monkeypatch.setenv("ESPALIER_SERVER", "http://127.0.0.1:9")
@@ -65,6 +74,18 @@ def test_no_use_is_said_and_a_user_is_found_by_name(calls: list[Any], capsys: py
     assert calls[-1][3]["user_id"] == USER["id"]
 
 
+def test_users_and_groups_are_called_by_their_names(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["usage", "--all", "--by", "user", "--by", "group"]) == 0
+
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["WHAT", "AMOUNT", "USER", "GROUP"],
+        # A group that one may not see has only its id; what is no user has only its name.
+        ["requests", "3", "mia", GROUP["id"]],
+        ["requests", "1", "eval", "vision"],
+    ]
+
+
 def test_a_limit_that_is_there_is_changed_and_another_is_made(calls: list[Any]) -> None:
     assert run(["quotas", "set", "gpu-hours", "20", "--user", "mia"]) == 0
     changes = {"amount": 72000, "time_zone": "UTC"}
@@ -82,12 +103,31 @@ def test_limits_are_listed_with_what_is_used_and_deleted_by_id(
 ) -> None:
     assert run(["quotas", "list"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
-    assert "1.50 h" in line
-    assert "10.00 h" in line
-    assert "month" in line
+    assert line.split("  ")[1:] == [
+        "user mia", "gpu-hours", "1.50 h", "10.00 h", "month", "2026-12-01 00:00 Asia/Kathmandu"
+    ]  # fmt: skip
+    assert run(["quotas", "list", "--group", "vision"]) == 0
+    assert (calls[-1][3]["group_id"], calls[-1][3].get("user_id")) == (GROUP["id"], None)
 
     assert run(["quotas", "delete", QUOTA["id"]]) == 0
     assert calls[-1][:2] == ("DELETE", f"/api/v1/quotas/{QUOTA['id']}")
+
+
+@pytest.mark.parametrize(
+    ("amount", "number"), [("1000", 1000), ("500MB", 500e6), ("1.5GiB", 1.5 * 2**30), ("2 kB", 2000), ("7B", 7)]
+)
+def test_bytes_come_in_units(calls: list[Any], amount: str, number: float) -> None:
+    assert run(["quotas", "set", "stored-bytes", amount, "--user", "mia"]) == 0
+    assert calls[-1][2]["amount"] == number
+
+
+@pytest.mark.parametrize(("what", "amount"), [("stored-bytes", "2XB"), ("tokens", "2GB"), ("tokens", "many")])
+def test_what_is_no_amount_is_a_wrong_command_line(
+    calls: list[Any], capsys: pytest.CaptureFixture[str], what: str, amount: str
+) -> None:
+    assert run(["quotas", "set", what, amount, "--user", "mia"]) == 2
+    assert f"{amount!r} is no amount of {what}" in capsys.readouterr().err
+    assert calls == []
 
 
 @pytest.mark.parametrize(

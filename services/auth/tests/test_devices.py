@@ -211,6 +211,8 @@ async def test_only_services_learn_what_was_taken_back(auth: Any) -> None:
         ),
         ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Safari/604.1", "Safari on iOS"),
         ("curl/8.5.0", "curl"),
+        ("espalier/0.1.0 (Linux)", "espalier command line on Linux"),
+        ("espalier/0.1.0 (macOS)", "espalier command line on macOS"),
         ("", ""),
     ],
 )

@@ -1,8 +1,10 @@
 """The platform's public API over HTTP, as any other client would use it: JSON, Server-Sent Events, file uploads."""
 
 import json
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,12 @@ PAGE = 500
 Json = Any
 
 
+def user_agent() -> str:
+    """What the list of one's sessions names this command by, such as "espalier/0.1.0 (Linux)"."""
+    system = platform.system()
+    return f"espalier/{version('espalier-client')} ({'macOS' if system == 'Darwin' else system or 'unknown'})"
+
+
 class Api:
     """Calls one server as the user who signed in there. A context manager; not for several threads at once."""
 
@@ -37,7 +45,12 @@ class Api:
         self.server = server.rstrip("/")
         self._store = store
         self._fixed_token = token
-        self._http = httpx.Client(base_url=self.server, timeout=httpx.Timeout(60.0, connect=5.0), transport=transport)
+        self._http = httpx.Client(
+            base_url=self.server,
+            timeout=httpx.Timeout(60.0, connect=5.0),
+            headers={"user-agent": user_agent()},
+            transport=transport,
+        )
 
     def __enter__(self) -> "Api":
         return self

@@ -13,6 +13,7 @@ _FIGURES = (
     ("active_users", "active users", "{:,.0f}".format),
     ("requests", "requests", "{:,.0f}".format),
     ("tokens", "tokens", "{:,.0f}".format),
+    ("trained_tokens", "of them trained on", "{:,.0f}".format),
     ("gpu_hours", "GPU-hours", "{:,.2f}".format),
     ("success_rate", "success rate", "{:.1%}".format),
     ("queue_wait_seconds", "queue wait", duration),
@@ -37,7 +38,8 @@ def _table(found: dict[str, Any]) -> Any:
         value, before = figure.get("value"), figure.get("before")
         rows.append((title, *("" if each is None else text(each) for each in (value, before)), _change(value, before)))
     for name, title in (("top_users", "top user"), ("top_models", "top model")):
-        rows += [(f"{title} {each['name']}", f"{each['amount']:,.0f} tokens", "", "") for each in found.get(name, [])]
+        for each in found.get(name, []):
+            rows.append((f"{title} {each.get('label') or each['name']}", f"{each['amount']:,.0f} tokens", "", ""))
     return table_of(("", "NOW", "BEFORE", "CHANGE"), rows)
 
 

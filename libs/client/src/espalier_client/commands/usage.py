@@ -69,7 +69,6 @@ def amount_text(kind: str, amount: float) -> str:
 def _table(rows: list[dict[str, Any]], dimensions: list[str], per: Grain) -> Any:
     if not rows:
         return "Nothing was used."
-    fields = {"user": "user_id", "group": "group_id", "model": "model", "source": "source"}
     step = [] if per is Grain.TOTAL else ["TIME"]
     columns = (*step, "WHAT", "AMOUNT", *(name.upper() for name in dimensions))
     return table_of(
@@ -79,8 +78,15 @@ def _table(rows: list[dict[str, Any]], dimensions: list[str], per: Grain) -> Any
                 *([row["time"]] if step else []),
                 word(row["kind"], KIND),
                 amount_text(row["kind"], row["amount"]),
-                *(row.get(fields[name], "") for name in dimensions),
+                *(_said(row, name) for name in dimensions),
             )
             for row in rows
         ],
     )
+
+
+def _said(row: dict[str, Any], dimension: str) -> str:
+    """The name of a user or group; the id of one that has none for us."""
+    if dimension in {"user", "group"}:
+        return str(row.get(f"{dimension}_name") or row.get(f"{dimension}_id", ""))
+    return str(row.get(dimension, ""))

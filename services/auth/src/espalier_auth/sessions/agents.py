@@ -10,7 +10,7 @@ _PROGRAMS = (
     (r"Chrome/|CriOS/", "Chrome"),
     (r"Safari/", "Safari"),
     (r"curl/", "curl"),
-    (r"^espalier", "espalier command line"),
+    (r"^espalier/", "espalier command line"),
     (r"grpc-python|grpc-python-asyncio", "Python over gRPC"),
     (r"grpc", "a gRPC client"),
     (r"python|httpx", "Python"),
@@ -19,7 +19,7 @@ _SYSTEMS = (
     (r"iPhone|iPad", "iOS"),
     (r"Android", "Android"),
     (r"Windows", "Windows"),
-    (r"Mac OS X|Macintosh", "macOS"),
+    (r"Mac OS X|Macintosh|macOS", "macOS"),
     (r"CrOS", "ChromeOS"),
     (r"Linux", "Linux"),
 )
