@@ -22,6 +22,13 @@ async def test_what_is_not_ready_is_named_and_the_rest_goes_on(start_gateway: St
     assert (await gateway.client.get("/api/v1/me", headers=signed_in)).status_code == 200
 
 
+async def test_a_gateway_that_cannot_tell_whom_it_serves_is_not_ready(start_gateway: StartGateway) -> None:
+    # The servers of these tests give it no token, and take none from others.
+    gateway = await start_gateway(service_secret="of-the-gateway")
+    answer = await gateway.client.get("/readyz")
+    assert (answer.status_code, answer.json()["not_ready"]) == (503, {"gateway": "has no token of its own yet"})
+
+
 async def test_a_stopping_gateway_is_not_ready(gateway: RunningGateway) -> None:
     gateway.server._gateway.draining.set()
     answer = await gateway.client.get("/readyz")

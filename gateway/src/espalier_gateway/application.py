@@ -97,7 +97,7 @@ def build_gateway(
         clients=clients,
         streams=EventStreams(settings, draining=draining),
     )
-    health = HealthPages(upstreams, draining=draining)
+    health = HealthPages(upstreams, clients=clients, draining=draining)
 
     def build_openapi() -> bytes:
         from espalier_gateway.openapi.document import build_document

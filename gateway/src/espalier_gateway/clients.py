@@ -25,8 +25,12 @@ class Clients:
 
     def metadata(self, request: Request) -> list[tuple[str, str]]:
         """What goes along with a call; nothing as long as the gateway has no token of its own."""
-        token = self._identity.cached() if self._identity else None
+        token = self._identity.valid() if self._identity else None
         return told_by_gateway(self.client_of(request), token=token) if token else []
+
+    def is_believed(self) -> bool:
+        """Whether the services believe whom they are told; they see the gateway's own address as long as not."""
+        return self._identity is None or self._identity.valid() is not None
 
     def client_of(self, request: Request) -> Client:
         """Address and user agent."""

@@ -160,12 +160,16 @@ async def test_the_token_is_renewed_before_it_expires_and_kept_while_auth_is_awa
     assert identity.cached() == first
     real = time.monotonic
     monkeypatch.setattr("espalier_common.identity.time.monotonic", lambda: real() + 401)
-    assert identity.cached() is None
+    assert (identity.cached(), identity.valid()) == (None, first)
     identity._secret = "wrong"
     assert await asyncio.to_thread(identity.token) == first
     identity._secret = "right"
     monkeypatch.setattr("espalier_common.identity.time.monotonic", lambda: real() + 407)
-    assert await asyncio.to_thread(identity.token) != first
+    renewed = await asyncio.to_thread(identity.token)
+    assert renewed != first
+    assert identity.valid() == renewed
+    monkeypatch.setattr("espalier_common.identity.time.monotonic", lambda: real() + 407 + 600)
+    assert identity.valid() is None
 
 
 async def test_a_refused_secret_is_told(auth_address: str) -> None:

@@ -364,6 +364,10 @@ class ServiceIdentity:
         """The token while it needs no renewal; never blocks."""
         return self._token if time.monotonic() < self._renew_at else None
 
+    def valid(self) -> str | None:
+        """The token while it is accepted, though it may be time to renew it; never blocks."""
+        return self._token if time.monotonic() < self._expires_at else None
+
     def token(self) -> str:
         """A valid token; may call auth, so it may block. Raises Unavailable when auth gives none."""
         with self._lock:
