@@ -78,6 +78,7 @@ def test_every_rpc_has_a_route_or_is_for_services_alone() -> None:
         "espalier.auth.v1.GroupService/ListPeers",
         "espalier.auth.v1.RevocationService/ListRevocations",
         "espalier.auth.v1.QuotaService/ReserveUsage",
+        "espalier.chat.v1.CompletionService/CreateCompletion",  # the gateway's /v1/chat/completions, no REST of ours
         "espalier.model_registry.v1.DeploymentService/ResolveEndpoint",
         "espalier.training_orchestrator.v1.RunnerService/RegisterAttempt",
         "espalier.training_orchestrator.v1.RunnerService/Heartbeat",

@@ -25,6 +25,7 @@ BETWEEN_SERVICES = {
     "GroupService.ListPeers": "reads",
     "AuthService.IssueServiceToken": "each service's own, every few minutes; a wrong secret is a refusal and told",
     "RevocationService.ListRevocations": "reads, every other second",
+    "CompletionService.CreateCompletion": "keeps nothing but what it used, in the ledger; a refusal is told",
     "QuotaService.ReserveUsage": "follows a run or a message, which is told; over quota is a refusal and told",
     "DeploymentService.ResolveEndpoint": "reads",
     "RunnerService.RegisterAttempt": "follows a run, which is told",

@@ -22,11 +22,12 @@ from espalier.prompt.v1 import service_pb2_grpc as prompt_grpc
 from espalier_common.audit.limits import MAX_COUNTED, PER_ADDRESS, PER_SERVICE, RefusalLimit
 from espalier_common.audit.masking import MASK, masked, masked_message, to_json
 from espalier_common.audit.recording import Recording, note_before
-from espalier_common.audit.rule import AuditRule
+from espalier_common.audit.rule import rule_of
 from espalier_common.bus import Bus
 from espalier_common.db import Database, Id, new_id, new_metadata, utc_now
 from espalier_common.errors import FailedPrecondition, PermissionDenied, ResourceExhausted, Unauthenticated
 from espalier_common.outbox import OutboxRelay, _is_due
+from espalier_common.rpc.permissions import all_services
 from espalier_common.tables import outbox
 
 REVISION = """
@@ -236,17 +237,20 @@ async def test_reads_and_wrong_requests_are_not_told_and_refusals_are(server: An
 
 
 @pytest.mark.parametrize(
-    ("error", "path", "is_told"),
+    ("error", "rpc", "is_told"),
     [
-        (ResourceExhausted("over quota"), "training/runs", True),
-        (ResourceExhausted("over quota"), "", False),
-        (PermissionDenied("auth.usage.reserve"), "", True),
-        (Unauthenticated("no token"), "", True),
+        (ResourceExhausted("over quota"), "RunService.CreateRun", True),
+        (ResourceExhausted("over quota"), "QuotaService.ReserveUsage", False),
+        (ResourceExhausted("over quota"), "CompletionService.CreateCompletion", True),
+        (PermissionDenied("auth.usage.reserve"), "QuotaService.ReserveUsage", True),
+        (Unauthenticated("no token"), "QuotaService.ReserveUsage", True),
     ],
     ids=str,
 )
-def test_a_limit_is_told_once_by_the_call_that_met_it(error: Any, path: str, is_told: bool) -> None:
-    recording = Recording(AuditRule("espalier.x.v1.X/Do", False, path), service="auth", request=creation())
+def test_a_limit_is_told_once_by_the_call_that_met_it(error: Any, rpc: str, is_told: bool) -> None:
+    service, _, name = rpc.partition(".")
+    (method,) = (each.methods_by_name[name] for each in all_services() if each.name == service)
+    recording = Recording(rule_of(method), service="auth", request=creation())
     recording.error = error
     assert recording.is_told is is_told
 

@@ -15,12 +15,10 @@ from espalier.chat.v1 import service_pb2_grpc
 from espalier.model_registry.v1 import service_pb2 as registry_pb2
 from espalier.model_registry.v1 import service_pb2_grpc as registry_pb2_grpc
 from espalier_chat.answers import Answers
-from espalier_chat.events import publish
+from espalier_chat.assembly import join
+from espalier_chat.completions import Completions
 from espalier_chat.peers import RegistryDeployments
-from espalier_chat.rpc import ChatRpc
-from espalier_chat.service import Conversations
 from espalier_chat.settings import ChatSettings
-from espalier_chat.upstream import ModelServers
 from espalier_common.db import Database, new_id
 from espalier_common.pagination import Paginator
 from espalier_common.testing.plugin import MigratedDatabase
@@ -63,6 +61,7 @@ class ModelServer:
     script: Script | None = None
     status: int = 200
     refusal: Any = None
+    whole: bytes | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
     left: int = 0
@@ -73,10 +72,12 @@ class ModelServer:
         self.requests.append(body)
         if self.status != 200:
             return web.json_response(self.refusal, status=self.status)
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
         self.running += 1
         try:
+            if self.whole is not None:
+                return web.Response(body=self.whole, content_type="application/json")
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
             assert self.script is not None
             await self.script(Stream(request, body, response))
         except (asyncio.CancelledError, ConnectionError):
@@ -114,11 +115,11 @@ class RegistryPeer(registry_pb2_grpc.DeploymentServiceServicer):
         self, request: registry_pb2.ResolveEndpointRequest, context: Any
     ) -> registry_pb2.Endpoint:
         self.tokens.append(dict(context.invocation_metadata())["authorization"])
-        if request.deployment_id != self.known:
+        if request.deployment_id != self.known and request.model not in {"tuned-1", self.known}:
             await context.abort(grpc.StatusCode.NOT_FOUND, "There is no deployment.")
         if self.loading:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.loading)
-        return registry_pb2.Endpoint(base_url=self._model_server.base_url, model="tuned-1")
+        return registry_pb2.Endpoint(base_url=self._model_server.base_url, model="tuned-1", deployment_id=self.known)
 
 
 @pytest.fixture
@@ -156,6 +157,7 @@ class Chat:
 
     server: Any
     answers: Answers
+    completions: Completions
     database: Database
     registry: RegistryPeer
     limits: Limits
@@ -201,27 +203,13 @@ async def new_chat(rpc_server: Any, database: Database, registry: RegistryPeer) 
 
     async def create(**settings: Any) -> Chat:
         read = ChatSettings(**settings)
-        upstream = ModelServers(idle_seconds=read.chat_idle_seconds)
         deployments = RegistryDeployments(f"127.0.0.1:{registry.port}")  # type: ignore[attr-defined]
-        conversations = Conversations(publish)
         limits = Limits()
-        answers = Answers(database, conversations=conversations, upstream=upstream, settings=read)
-        servicer = ChatRpc(
-            database,
-            conversations=conversations,
-            answers=answers,
-            deployments=deployments,
-            limits=limits,
-            paginator=Paginator("secret"),
-        )
-        entry = (
-            service_pb2_grpc.add_ChatServiceServicer_to_server,
-            servicer,
-            pb.DESCRIPTOR.services_by_name["ChatService"],
-        )
-        server = await rpc_server([entry], background=[answers.run], on_drain=[answers.drain])
-        closers.extend([upstream.close, deployments.close])
-        return Chat(server, answers, database, registry, limits)
+        parts = join(read, database, limits=limits, deployments=deployments, paginator=Paginator("secret"))
+        drains = [parts.answers.drain, parts.completions.drain]
+        server = await rpc_server(parts.servicers, background=[parts.answers.run], on_drain=drains)
+        closers.extend([parts.upstream.close, deployments.close])
+        return Chat(server, parts.answers, parts.completions, database, registry, limits)
 
     yield create
     for close in closers:

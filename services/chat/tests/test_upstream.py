@@ -8,8 +8,8 @@ import pytest
 
 from espalier.chat.v1 import service_pb2 as pb
 from espalier_chat.answer import Text
+from espalier_chat.chunks import parse_piece
 from espalier_chat.errors import UpstreamError
-from espalier_chat.upstream import parse_piece
 
 SECRET = "Traceback: /srv/weights/key.pem"
 

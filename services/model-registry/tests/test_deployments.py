@@ -1,5 +1,6 @@
 """Deployments: what users ask over the wire, what the reconciler does about it."""
 
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -319,6 +320,38 @@ async def test_an_endpoint_is_told_while_it_answers_and_refused_with_a_sentence_
     endpoint = await deployments.ResolveEndpoint(request)
     assert (endpoint.base_url, endpoint.model) == ("http://127.0.0.1:9000/v1", "tuned-1")
     assert endpoint.model_version_id == version.id
+
+
+async def test_a_model_is_found_by_the_name_or_the_id_of_its_deployment(
+    api: Any, version: ModelVersion, servers: Any, reconciler: Reconciler
+) -> None:
+    deployments = stub(api, "eve", "all")
+    first = await deployments.CreateDeployment(wanted(version))
+    await deployments.StopDeployment(service_pb2.StopDeploymentRequest(deployment_id=first.id))
+    newest = await deployments.CreateDeployment(wanted(version))
+    servers.put(f"deployment-{newest.id}", ServerState.READY)
+    reconciler.reconcile()
+    for model in ("tuned-1", newest.id):
+        endpoint = await deployments.ResolveEndpoint(service_pb2.ResolveEndpointRequest(model=model))
+        assert (endpoint.model, endpoint.deployment_id) == ("tuned-1", newest.id)
+    listed = await deployments.ListDeployments(service_pb2.ListDeploymentsRequest(name="tuned-1"))
+    assert [each.id for each in listed.deployments] == [newest.id, first.id]
+    assert not (await deployments.ListDeployments(service_pb2.ListDeploymentsRequest(name="tuned"))).deployments
+
+    for model in ("tuned", "0", str(uuid.UUID(int=7))):
+        assert (
+            await refusal(deployments.ResolveEndpoint(service_pb2.ResolveEndpointRequest(model=model))) == "NOT_FOUND"
+        )
+    both = service_pb2.ResolveEndpointRequest(model="tuned-1", deployment_id=newest.id)
+    for request in (service_pb2.ResolveEndpointRequest(), both):
+        assert await refusal(deployments.ResolveEndpoint(request)) == "INVALID_ARGUMENT"
+
+
+async def refusal(call: Any) -> str:
+    """The code with which a call is refused."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return str(caught.value.code().name)
 
 
 async def test_what_one_deployed_everybody_with_the_permission_uses(

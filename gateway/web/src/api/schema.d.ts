@@ -7570,6 +7570,8 @@ export interface operations {
                 page_token?: string;
                 /** @description Only deployments in this state. */
                 state?: components["schemas"]["model_registry.v1.DeploymentState"];
+                /** @description Only deployments of this name; of those one at most is pending, starting or ready, and it is the newest. */
+                name?: string;
             };
             header?: never;
             path?: never;

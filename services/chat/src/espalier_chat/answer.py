@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from espalier_chat.chunks import Piece
 from espalier_chat.errors import UpstreamError
 from espalier_chat.models import Message, MessageState, Outcome
-from espalier_chat.upstream import Piece
 
 MAX_PIECE_CHARACTERS = 1 << 18  # at four bytes each a MiB, well below what one gRPC message may carry
 

@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from espalier_chat.answer import MAX_PIECE_CHARACTERS, Answer, Delta, Reader, StopCause
+from espalier_chat.chunks import Piece
 from espalier_chat.errors import ChatStopping, UpstreamError
+from espalier_chat.keeping import until_stored
 from espalier_chat.models import Message, MessageState, Outcome
 from espalier_chat.service import Conversations, Endpoint, Request, Turn
 from espalier_chat.settings import ChatSettings
-from espalier_chat.upstream import Piece
 from espalier_common.db import Database
 from espalier_common.identity import Principal
 from espalier_common.telemetry import get_logger
@@ -21,7 +22,6 @@ SWEEP_EVERY = 5  # rounds of saving between two looks for answers of dead proces
 ORPHAN_SILENCE = timedelta(seconds=5)  # living processes touch their answers each second
 STOP_PATIENCE = 10.0  # seconds that a stop waits until the answer is kept
 DRAIN_SECONDS = 8.0
-MAX_PAUSE = 5.0
 
 _log = get_logger(__name__)
 
@@ -161,15 +161,7 @@ class Answers:
 
     async def _keep(self, answer: Answer, outcome: Outcome) -> None:
         """Stores the end of an answer, and does not give up while the database is away."""
-        pause = 0.1
-        while True:
-            try:
-                message = await asyncio.to_thread(self._end, answer.message_id, outcome)
-                break
-            except Exception as error:
-                _log.warning("an answer could not be kept yet", message_id=answer.message_id, error=repr(error))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, MAX_PAUSE)
+        message = await until_stored(lambda: self._end(answer.message_id, outcome), message_id=answer.message_id)
         answer.finish(message)
         del self._live[answer.message_id]
         _log.info(

@@ -1,6 +1,6 @@
 """What can go wrong with sessions and messages; the tree stands in `espalier_common.errors`."""
 
-from espalier_common.errors import FailedPrecondition, NotFound, Unavailable
+from espalier_common.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
 
 class SessionNotFound(NotFound):
@@ -17,6 +17,34 @@ class AnswerInProgress(FailedPrecondition):
 
 class ChatStopping(Unavailable):
     reason = "CHAT_STOPPING"
+
+
+class ModelNotFound(NotFound):
+    reason = "MODEL_NOT_FOUND"
+
+
+class ModelNotReady(Unavailable):
+    """The model is known and does not answer now; without `retry_after` it will not by itself."""
+
+    reason = "MODEL_NOT_READY"
+
+
+class ModelBusy(Unavailable):
+    reason = "MODEL_BUSY"
+
+
+class ModelServerFailed(Unavailable):
+    reason = "MODEL_SERVER_FAILED"
+
+
+class InvalidCompletion(InvalidArgument):
+    reason = "INVALID_COMPLETION"
+
+
+class CompletionRefused(InvalidArgument):
+    """The model server refused what the caller asked for, and says of which parameter; `metadata` holds its code."""
+
+    reason = "COMPLETION_REFUSED"
 
 
 class TurnRepeated(Exception):

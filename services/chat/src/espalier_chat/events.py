@@ -3,12 +3,13 @@
 from sqlalchemy.orm import Session
 
 from espalier.chat.v1 import events_pb2
-from espalier_chat.models import AnswerEnded
+from espalier_chat.models import AnswerEnded, CompletionEnded
 from espalier_chat.wire import STATES
 from espalier_common.outbox import record
 from espalier_common.rpc.timestamps import timestamp
 
 SOURCE = "chat"
+API = "api"
 
 
 def publish(session: Session, event: AnswerEnded) -> None:
@@ -27,3 +28,19 @@ def publish(session: Session, event: AnswerEnded) -> None:
         source=SOURCE,
     )
     record(session, finished, key=message.id)
+
+
+def publish_completion(session: Session, event: CompletionEnded) -> None:
+    """The same of a completion over the OpenAI API."""
+    finished = events_pb2.AnswerFinished(
+        message_id=event.id,
+        deployment_id=event.deployment_id,
+        owner_id=event.owner_id,
+        state=STATES[event.state],
+        prompt_tokens=event.prompt_tokens,
+        completion_tokens=event.completion_tokens,
+        finish_time=timestamp(event.at),
+        model=event.model,
+        source=API,
+    )
+    record(session, finished, key=event.id)

@@ -140,6 +140,20 @@ class Message(Base):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompletionEnded:
+    """A completion over the OpenAI API ended, whatever way."""
+
+    id: str
+    deployment_id: str
+    owner_id: str
+    model: str
+    state: MessageState
+    prompt_tokens: int
+    completion_tokens: int
+    at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnswerEnded:
     """An answer ended, whatever way."""
 

@@ -5,20 +5,23 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+from espalier.chat.v1 import completion_pb2, completion_pb2_grpc, service_pb2_grpc
 from espalier.chat.v1 import service_pb2 as pb
-from espalier.chat.v1 import service_pb2_grpc
 from espalier_chat.answer import Delta, Reader
 from espalier_chat.answers import Answers
+from espalier_chat.asking import Asked, read_asked
+from espalier_chat.completions import Completions
 from espalier_chat.errors import TurnRepeated
 from espalier_chat.models import ChatSession, Message
-from espalier_chat.service import Conversations, Deployments, Limits, Request, least_use
+from espalier_chat.service import HOLD_SECONDS, Conversations, Deployments, Limits, Request, least_use
 from espalier_chat.wire import message_to_proto, parameters_of, session_to_proto
 from espalier_common.db import Database
 from espalier_common.errors import FailedPrecondition
 from espalier_common.identity import Principal, current_principal
 from espalier_common.pagination import Paginator
 
-HOLD_SECONDS = 3600.0  # longer than answers take
+EVENTS, JSON = "text/event-stream", "application/json"
+LARGE_BYTES = 128 << 10  # reading more takes long enough to be noticed by other calls
 
 
 class ChatRpc(service_pb2_grpc.ChatServiceServicer):
@@ -128,12 +131,52 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
     def _hold(self, principal: Principal, session: ChatSession, sent: Request) -> None:
         """AnswerFinished ends it, whatever way the answer goes; one that was never begun ends by itself."""
         self._limits.reserve(
-            sent.answer_id, user_id=principal.subject, amounts=least_use(session, sent.text), seconds=HOLD_SECONDS
+            sent.answer_id,
+            user_id=principal.subject,
+            amounts=least_use(len(sent.text), session.parameters.get("max_tokens", 0)),
+            seconds=HOLD_SECONDS,
         )
 
     def _message(self, principal: Principal, *, session_id: str, message_id: str) -> Message:
         with self._database.transaction() as session:
             return self._conversations.get_message(session, principal, session_id=session_id, message_id=message_id)
+
+
+class CompletionRpc(completion_pb2_grpc.CompletionServiceServicer):
+    """The OpenAI API's chat completions."""
+
+    def __init__(self, completions: Completions, *, deployments: Deployments) -> None:
+        self._completions = completions
+        self._deployments = deployments
+
+    async def CreateCompletion(
+        self, request: completion_pb2.CreateCompletionRequest, context: Any
+    ) -> AsyncIterator[completion_pb2.CreateCompletionResponse]:
+        asked = await _asked(request.content)
+        endpoint = await self._deployments.resolve_model(asked.model)
+        completion = self._completions.begin(current_principal(), asked, endpoint)
+        # gRPC may drop a generator without closing it when the client goes; this is called at the end of any call.
+        context.add_done_callback(lambda _: completion.stop())
+        content_type = EVENTS if asked.streams else JSON
+        try:
+            async for content in completion.pipe.read():
+                yield completion_pb2.CreateCompletionResponse(content=content, content_type=content_type)
+                content_type = ""
+        finally:
+            completion.stop()
+
+
+def servicers(chat: ChatRpc, completion: CompletionRpc) -> list[Any]:
+    """Entries for the server."""
+    services = {**pb.DESCRIPTOR.services_by_name, **completion_pb2.DESCRIPTOR.services_by_name}
+    return [
+        (service_pb2_grpc.add_ChatServiceServicer_to_server, chat, services["ChatService"]),
+        (completion_pb2_grpc.add_CompletionServiceServicer_to_server, completion, services["CompletionService"]),
+    ]
+
+
+async def _asked(content: bytes) -> Asked:
+    return await asyncio.to_thread(read_asked, content) if len(content) > LARGE_BYTES else read_asked(content)
 
 
 def _read_as(reader: Reader, *, offset: int, context: Any) -> AsyncIterator[Delta]:

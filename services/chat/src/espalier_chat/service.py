@@ -17,6 +17,7 @@ from espalier_common.pagination import Page, PageRequest
 
 HISTORY_MESSAGES = 2000
 ORPHANS_AT_ONCE = 100
+HOLD_SECONDS = 3600.0  # longer than answers take
 CHARACTERS_OF_A_TOKEN = 4  # in English; a hold is an estimate, what is settled is not
 CUT_BY_RESTART = "The chat service was restarted while the answer was generated; this is the text until then."
 
@@ -30,6 +31,7 @@ class Endpoint:
 
     base_url: str
     model: str
+    deployment_id: str = ""
 
 
 class Deployments(Protocol):
@@ -37,6 +39,9 @@ class Deployments(Protocol):
 
     async def resolve(self, deployment_id: str) -> Endpoint:
         """Where the deployment answers, with the caller's rights. Raises the registry's errors."""
+
+    async def resolve_model(self, model: str) -> Endpoint:
+        """Where the model of this name answers, with the caller's rights. Raises ModelNotFound, ModelNotReady."""
 
 
 class Limits(Protocol):
@@ -214,10 +219,18 @@ def _is_worth_sending(answer: Message) -> bool:
     return answer.state in {MessageState.COMPLETE, MessageState.INTERRUPTED} and bool(answer.text.strip())
 
 
-def least_use(session: ChatSession, text: str) -> dict[str, float]:
-    """What answering this uses at least, by kind. The history counts at the end: only the model server knows it."""
-    tokens_out = float(session.parameters.get("max_tokens", 0))
-    return {"REQUESTS": 1.0, "TOKENS_IN": float(len(text) // CHARACTERS_OF_A_TOKEN + 1), "TOKENS_OUT": tokens_out}
+def least_use(characters: int, most_tokens: int) -> dict[str, float]:
+    """What an answer uses at least, by kind: to a text of this length, with as many tokens as it may have (0: unknown).
+
+    The history of a session counts at the end: only the model server knows it.
+    """
+    tokens_in = float(estimated_tokens(characters))
+    return {"REQUESTS": 1.0, "TOKENS_IN": tokens_in, "TOKENS_OUT": float(most_tokens)}
+
+
+def estimated_tokens(characters: int) -> int:
+    """Tokens of a text of this length, as long as no tokenizer has counted them."""
+    return characters // CHARACTERS_OF_A_TOKEN + 1
 
 
 def _found(found: ChatSession | None, session_id: str) -> ChatSession:

@@ -19,6 +19,10 @@ class ChatSettings(ServiceSettings):
         gt=0,
         description="a model server that sends nothing for so long has failed; covers the first token",
     )
+    # As long as OpenAI's own clients wait.
+    chat_completion_seconds: float = Field(
+        default=600, gt=0, description="an answer over /v1 that is not streamed has failed after so long"
+    )
     chat_max_answer_bytes: int = Field(
         default=8 << 20, gt=0, le=8 << 20, description="bytes of one answer in UTF-8; it ends as failed beyond"
     )

@@ -82,6 +82,14 @@ def find_deployment(session: Session, deployment_id: str, *, lock: bool = False)
     return session.scalars(statement.with_for_update() if lock else statement).one_or_none()
 
 
+def find_newest_deployment_by_name(session: Session, name: str) -> Deployment | None:
+    """The newest deployment of this name; where one wants a server it is that one, since it keeps the name taken."""
+    newest = (
+        select(Deployment).where(Deployment.name == name).order_by(Deployment.created_at.desc(), Deployment.id.desc())
+    )
+    return session.scalars(newest.limit(1)).one_or_none()
+
+
 def find_live_deployment_by_name(session: Session, name: str) -> Deployment | None:
     """The deployment that holds this name; at most one that wants a server does."""
     wanting = [state for state in DeploymentState if state.wants_server]
@@ -90,11 +98,15 @@ def find_live_deployment_by_name(session: Session, name: str) -> Deployment | No
     ).one_or_none()
 
 
-def list_deployments(session: Session, *, state: DeploymentState | None, page: PageRequest) -> Page[Deployment]:
-    """Deployments, newest first; only those in a state when one is given."""
+def list_deployments(
+    session: Session, *, state: DeploymentState | None, name: str, page: PageRequest
+) -> Page[Deployment]:
+    """Deployments, newest first; only those in a state, or of a name, when one is given."""
     statement = select(Deployment)
     if state is not None:
         statement = statement.where(Deployment.state == state)
+    if name:
+        statement = statement.where(Deployment.name == name)
     return paginate(session, statement, order=(Deployment.created_at.desc(), Deployment.id.desc()), page=page)
 
 

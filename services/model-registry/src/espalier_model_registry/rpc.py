@@ -3,6 +3,7 @@
 from espalier.model_registry.v1 import resources_pb2 as pb
 from espalier.model_registry.v1 import service_pb2, service_pb2_grpc
 from espalier_common.db import Database
+from espalier_common.errors import FieldViolation, InvalidArgument
 from espalier_common.identity import current_principal
 from espalier_common.pagination import Paginator
 from espalier_model_registry.service import Registry, Runs
@@ -97,7 +98,7 @@ class DeploymentRpc(service_pb2_grpc.DeploymentServiceServicer):
         page = self._paginator.read(request)
         state = STATES_BY_NUMBER.get(request.state)
         with self._database.transaction() as session:
-            found = self._registry.list_deployments(session, state=state, page=page)
+            found = self._registry.list_deployments(session, state=state, name=request.name, page=page)
             deployments = [deployment_to_proto(deployment) for deployment in found.items]
         return service_pb2.ListDeploymentsResponse(deployments=deployments, next_page_token=found.next_page_token)
 
@@ -106,8 +107,22 @@ class DeploymentRpc(service_pb2_grpc.DeploymentServiceServicer):
             return deployment_to_proto(self._registry.undeploy(session, current_principal(), request.deployment_id))
 
     def ResolveEndpoint(self, request: service_pb2.ResolveEndpointRequest, context: object) -> service_pb2.Endpoint:
-        with self._database.transaction() as session:
-            deployment = self._registry.endpoint_of(session, request.deployment_id)
-            return service_pb2.Endpoint(
-                base_url=deployment.base_url, model=deployment.name, model_version_id=deployment.model_version_id
-            )
+        _require_one(request)
+        with self._database.reading() as session:
+            if request.model:
+                found = self._registry.deployment_of_model(session, request.model)
+            else:
+                found = self._registry.get_deployment(session, request.deployment_id)
+            deployment = self._registry.endpoint_of(found)
+        return service_pb2.Endpoint(
+            base_url=deployment.base_url,
+            model=deployment.name,
+            model_version_id=deployment.model_version_id,
+            deployment_id=deployment.id,
+        )
+
+
+def _require_one(request: service_pb2.ResolveEndpointRequest) -> None:
+    if bool(request.model) == bool(request.deployment_id):
+        violation = FieldViolation("deployment_id", "or model must be given, and not both", "ONE_OF")
+        raise InvalidArgument("Name the deployment by its id or as a model, and not by both.", violations=[violation])

@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from espalier_common.db import announce
+from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
 from espalier_common.visibility import reaches
@@ -152,10 +153,10 @@ class Registry:
         return deployment
 
     def list_deployments(
-        self, session: Session, *, state: DeploymentState | None, page: PageRequest
+        self, session: Session, *, state: DeploymentState | None, name: str, page: PageRequest
     ) -> Page[Deployment]:
         """Everybody's, newest first."""
-        return repository.list_deployments(session, state=state, page=page)
+        return repository.list_deployments(session, state=state, name=name, page=page)
 
     def undeploy(self, session: Session, principal: Principal, deployment_id: str) -> Deployment:
         """Writes down that a deployment is to end; one that is stopping or stopped stays as it is.
@@ -181,9 +182,15 @@ class Registry:
         announce(session, DEPLOYMENTS)
         return deployment
 
-    def endpoint_of(self, session: Session, deployment_id: str) -> Deployment:
-        """The deployment, if it answers. Raises DeploymentNotFound, DeploymentNotReady."""
-        deployment = self.get_deployment(session, deployment_id)
+    def deployment_of_model(self, session: Session, model: str) -> Deployment:
+        """The deployment that callers of the OpenAI API name so, by its name or its id. Raises DeploymentNotFound."""
+        found = repository.find_newest_deployment_by_name(session, model)
+        if found is None and not is_uuid(model):
+            raise DeploymentNotFound("deployment", model)
+        return found or self.get_deployment(session, model)
+
+    def endpoint_of(self, deployment: Deployment) -> Deployment:
+        """The deployment, if it answers. Raises DeploymentNotReady."""
         if deployment.state is not DeploymentState.READY:
             state = deployment.state.value
             raise DeploymentNotReady(

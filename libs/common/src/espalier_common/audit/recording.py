@@ -144,7 +144,7 @@ class Recording:
             return True
         if self.error.code in REFUSALS:
             # A limit that a service asks for is told by the call for which it asked.
-            return self.error.code != "RESOURCE_EXHAUSTED" or self.rule.is_routed
+            return self.error.code != "RESOURCE_EXHAUSTED" or self.rule.is_for_users
         return self.rule.tells and self.error.code not in UNTOLD
 
     def event(self) -> audit_pb2.AuditEvent:

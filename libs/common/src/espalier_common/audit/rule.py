@@ -24,11 +24,8 @@ class AuditRule:
     action: str
     tells: bool
     path: str
-
-    @property
-    def is_routed(self) -> bool:
-        """Whether users call it; others are called by services in consequence of a call that is told itself."""
-        return bool(self.path)
+    is_for_users: bool
+    """Whether users call it; others are called by services in consequence of a call that is told itself."""
 
     def target(self, request: Message, answer: Message | None) -> str:
         """What the call is about, such as `users/<id>`: its path without the verb, and the id of what it made."""
@@ -49,7 +46,10 @@ def rule_of(method: MethodDescriptor) -> AuditRule:
     tells = option == options_pb2.AUDIT_RULE_ALWAYS or (changes and option != options_pb2.AUDIT_RULE_REFUSALS)
     path = str(getattr(rules[0], rules[0].WhichOneof("pattern") or "get")) if rules else ""
     return AuditRule(
-        f"{method.containing_service.full_name}/{method.name}", tells, _VERB.sub("", _PREFIX.sub("", path))
+        f"{method.containing_service.full_name}/{method.name}",
+        tells,
+        _VERB.sub("", _PREFIX.sub("", path)),
+        is_for_users=bool(path) or option == options_pb2.AUDIT_RULE_REFUSALS,
     )
 
 

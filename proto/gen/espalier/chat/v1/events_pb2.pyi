@@ -35,9 +35,9 @@ class AnswerFinished(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
-    """Id of the answer."""
+    """Id of the answer, or of a completion over the OpenAI API."""
     session_id: _builtins.str
-    """The session it belongs to."""
+    """The session it belongs to; empty for a completion, which belongs to none."""
     deployment_id: _builtins.str
     """The deployment that answered."""
     owner_id: _builtins.str
@@ -45,9 +45,9 @@ class AnswerFinished(_message.Message):
     state: _service_pb2.MessageState.ValueType
     """How it ended."""
     prompt_tokens: _builtins.int
-    """Tokens of the prompt; 0 when the model server did not tell."""
+    """Tokens of the prompt; 0 when the model server did not tell. Of a completion that was cut an estimate."""
     completion_tokens: _builtins.int
-    """Tokens of the answer; 0 when the model server did not tell."""
+    """Tokens of the answer; 0 when the model server did not tell. Of a completion that was cut the number of its pieces."""
     model: _builtins.str
     """Name under which the deployment serves its model; empty when it was never asked."""
     source: _builtins.str

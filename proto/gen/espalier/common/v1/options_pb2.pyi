@@ -30,7 +30,7 @@ class _AuditRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditRule.V
     call in consequence of something that is told already.
     """
     AUDIT_RULE_REFUSALS: _AuditRule.ValueType  # 1
-    """None, though the HTTP method says otherwise."""
+    """None, though the HTTP method says otherwise. Of an RPC without a route: users reach it by another way, so every refusal is told."""
     AUDIT_RULE_ALWAYS: _AuditRule.ValueType  # 2
     """All, though they change nothing."""
 
@@ -42,7 +42,7 @@ AUDIT_RULE_UNSPECIFIED: AuditRule.ValueType  # 0
 call in consequence of something that is told already.
 """
 AUDIT_RULE_REFUSALS: AuditRule.ValueType  # 1
-"""None, though the HTTP method says otherwise."""
+"""None, though the HTTP method says otherwise. Of an RPC without a route: users reach it by another way, so every refusal is told."""
 AUDIT_RULE_ALWAYS: AuditRule.ValueType  # 2
 """All, though they change nothing."""
 Global___AuditRule: _TypeAlias = AuditRule  # noqa: Y015

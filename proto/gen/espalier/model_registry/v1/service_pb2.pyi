@@ -284,22 +284,26 @@ class ListDeploymentsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most deployments in one answer; 50 when 0, at most 1,000."""
     page_token: _builtins.str
     """The next_page_token of the answer before."""
     state: _resources_pb2.DeploymentState.ValueType
     """Only deployments in this state."""
+    name: _builtins.str
+    """Only deployments of this name; of those one at most is pending, starting or ready, and it is the newest."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         state: _resources_pb2.DeploymentState.ValueType = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -357,21 +361,25 @@ Global___StopDeploymentRequest: _TypeAlias = StopDeploymentRequest  # noqa: Y015
 
 @_typing.final
 class ResolveEndpointRequest(_message.Message):
-    """Request of ResolveEndpoint."""
+    """Request of ResolveEndpoint. One of the two is given."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """Id of the deployment."""
+    model: _builtins.str
+    """The model as callers of the OpenAI API name it: the deployment's name, of which the newest counts, or its id."""
     def __init__(
         self,
         *,
         deployment_id: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,22 +394,26 @@ class Endpoint(_message.Message):
     BASE_URL_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_ID_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
     base_url: _builtins.str
     """Base URL of its OpenAI-compatible API."""
     model: _builtins.str
     """Model name to send."""
     model_version_id: _builtins.str
     """The version that answers."""
+    deployment_id: _builtins.str
+    """The deployment that answers."""
     def __init__(
         self,
         *,
         base_url: _builtins.str = ...,
         model: _builtins.str = ...,
         model_version_id: _builtins.str = ...,
+        deployment_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "model", b"model", "model_version_id", b"model_version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "deployment_id", b"deployment_id", "model", b"model", "model_version_id", b"model_version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
