@@ -100,6 +100,8 @@ async def test_groups_change_by_mask_and_come_by_name(auth: Any) -> None:
     unknown = access_pb2.Group(id=vision.id, member_ids=["018f6e1c-0b0a-7c3e-9d5a-0242ac120002"])
     assert (await _refusal(admin.update_group(unknown, "member_ids"))).reason == "INVALID_GROUP"
     assert (await _refusal(admin.update_group(vision, "create_time"))).reason == "INVALID_GROUP"
+    wrong: Any = await _refusal(admin.create_group("vision\u202e", roles=[], members=["mia", "otto"]))
+    assert [found.field for found in wrong.violations] == ["group.name", "group.member_ids[0]", "group.member_ids[1]"]
     missing = access_pb2.GetGroupRequest(group_id="018f6e1c-0b0a-7c3e-9d5a-0242ac120002")
     assert (await _refusal(admin.groups.GetGroup(missing))).reason == "GROUP_NOT_FOUND"
 

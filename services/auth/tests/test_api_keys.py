@@ -107,11 +107,11 @@ async def test_an_expired_key_is_listed_for_a_month_and_then_forgotten(auth: Any
 
 async def test_a_key_whose_time_is_over_is_not_made(auth: Any) -> None:
     keys = await _keys_of(auth, "mia", roles=["viewer"])
-    past = access_pb2.ApiKey(name="late", expire_time=timestamp(utc_now() - timedelta(minutes=1)))
+    past = access_pb2.ApiKey(name="late\u202e", expire_time=timestamp(utc_now() - timedelta(minutes=1)))
 
     error: Any = await _refusal(keys.CreateApiKey(access_pb2.CreateApiKeyRequest(api_key=past)))
 
-    assert [found.field for found in error.violations] == ["api_key.expire_time"]
+    assert [found.field for found in error.violations] == ["api_key.name", "api_key.expire_time"]
 
 
 async def test_what_a_key_is_exchanged_for_ends_with_the_key(auth: Any) -> None:
@@ -119,9 +119,14 @@ async def test_what_a_key_is_exchanged_for_ends_with_the_key(auth: Any) -> None:
     soon = access_pb2.ApiKey(name="soon", expire_time=timestamp(utc_now() + timedelta(seconds=90)))
     made = await keys.CreateApiKey(access_pb2.CreateApiKeyRequest(api_key=soon))
 
-    token = (await _exchange(auth, made.key)).access_token
+    exchanged = await _exchange(auth, made.key)
+    token, kept = exchanged.access_token, exchanged.keep_seconds
     principal = await asyncio.to_thread(auth.verifier().verify, token)
     assert principal.expires_at <= soon.expire_time.seconds + 1
+    with auth.database.transaction() as session:
+        sooner = utc_now() + timedelta(seconds=kept - 0.1)
+        session.execute(update(ApiKey).where(ApiKey.id == made.id).values(expires_at=sooner))
+    assert (await _exchange(auth, made.key)).keep_seconds < kept
     await keys.DeleteApiKey(access_pb2.DeleteApiKeyRequest(api_key_id=made.id))
 
     async def is_refused() -> bool:

@@ -24,9 +24,13 @@ from espalier_common.rpc.status import from_rpc_error
 
 PERMISSIONS = [
     "auth.audit.list",
+    "auth.groups.create",
     "auth.groups.get",
     "auth.groups.list",
     "auth.groups.update",
+    "auth.invitations.create",
+    "auth.invitations.delete",
+    "auth.invitations.list",
     "auth.users.get",
     "auth.users.list",
     "auth.users.update",
@@ -128,3 +132,88 @@ async def test_a_role_reaches_groups_as_far_as_its_scope(start_auth: Any, scope:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call
         assert from_rpc_error(refused.value).reason == "GROUP_NOT_FOUND"
+
+
+@pytest.mark.parametrize(("scope", "seen"), [("own", 1), ("group", 1), ("all", 2)])
+async def test_a_role_reaches_invitations_as_far_as_its_scope(start_auth: Any, scope: str, seen: int) -> None:
+    town = await Town(await start_auth(public_url="https://espalier.example.org"), scope).build()
+    of_admin = await invite(town.auth, (await town.auth.login()).access_token, email="otto@example.org")
+    hill = await make_group(town.auth, (await town.auth.login()).access_token, "hill", town.ids["otto"])
+    await invite(town.auth, town.token, email="ida@example.org")
+
+    stub = registration_pb2_grpc.RegistrationServiceStub(town.auth.channel(town.token))
+    listed = await stub.ListInvitations(registration_pb2.ListInvitationsRequest())
+    assert len(listed.invitations) == seen
+    calls = {
+        "INVALID_USER": invite(town.auth, town.token, group_ids=[hill.id]),
+        "INVITATION_NOT_FOUND": stub.DeleteInvitation(
+            registration_pb2.DeleteInvitationRequest(invitation_id=of_admin.id)
+        ),
+    }
+    for reason, call in calls.items():
+        if scope == "all":
+            await call
+            continue
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert from_rpc_error(refused.value).reason == reason
+
+
+async def test_nobody_comes_to_reach_others_by_a_group_that_he_makes_or_joins(start_auth: Any) -> None:
+    town = await Town(await start_auth(public_url="https://espalier.example.org"), "all").build()
+    admin = (await town.auth.login()).access_token
+    lea, mia, otto = (town.ids[name] for name in ("lea", "mia", "otto"))
+    # With this role she reads the runs of whom she shares a group with.
+    reader = resources_pb2.Role(name="reader", permissions=["training.runs.get"], scope="group")
+    roles = access_pb2_grpc.RoleServiceStub(town.auth.channel(admin))
+    await roles.CreateRole(access_pb2.CreateRoleRequest(role=reader))
+    await give_roles(town.auth, lea, ["lead", "reader"])
+    hill = await make_group(town.auth, admin, "hill", otto)
+    groups = access_pb2_grpc.GroupServiceStub(town.auth.channel(admin))
+    [home] = [each for each in (await groups.ListGroups(access_pb2.ListGroupsRequest())).groups if each.name == "town"]
+
+    token = (await town.auth.login("lea", PASSWORD)).access_token
+    for call in (
+        make_group(town.auth, token, "both", lea, otto),
+        set_members(town.auth, token, hill.id, lea, otto),
+        set_members(town.auth, token, home.id, lea, mia, otto),
+        invite(town.auth, token, roles=["reader"], group_ids=[hill.id]),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        answer = from_rpc_error(refused.value)
+        assert (answer.reason, answer.metadata["permission"]) == ("ABOVE_OWN_RIGHTS", "training.runs.get")
+
+    # Where nobody gains more than she has herself, she goes on.
+    await make_group(town.auth, token, "others", mia, otto)
+    await invite(town.auth, token, roles=["reader"], group_ids=[home.id])
+    await set_members(town.auth, token, home.id, lea)
+    await set_members(town.auth, admin, hill.id, lea, otto)
+
+
+async def invite(auth: Any, token: str, **invitation: Any) -> registration_pb2.Invitation:
+    stub = registration_pb2_grpc.RegistrationServiceStub(auth.channel(token))
+    wanted = registration_pb2.Invitation(**invitation)
+    made: registration_pb2.Invitation = await stub.CreateInvitation(
+        registration_pb2.CreateInvitationRequest(invitation=wanted)
+    )
+    return made
+
+
+async def make_group(auth: Any, token: str, name: str, *members: str) -> access_pb2.Group:
+    stub = access_pb2_grpc.GroupServiceStub(auth.channel(token))
+    wanted = access_pb2.Group(name=name, member_ids=members)
+    made: access_pb2.Group = await stub.CreateGroup(access_pb2.CreateGroupRequest(group=wanted))
+    return made
+
+
+async def set_members(auth: Any, token: str, group_id: str, *members: str) -> None:
+    update = access_pb2.UpdateGroupRequest(group=access_pb2.Group(id=group_id, member_ids=members))
+    update.update_mask.paths.append("member_ids")
+    await access_pb2_grpc.GroupServiceStub(auth.channel(token)).UpdateGroup(update)
+
+
+async def give_roles(auth: Any, user_id: str, roles: list[str]) -> None:
+    update = service_pb2.UpdateUserRequest(user=resources_pb2.User(id=user_id, roles=roles))
+    update.update_mask.paths.append("roles")
+    await (await auth.admin()).UpdateUser(update)

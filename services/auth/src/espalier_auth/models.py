@@ -67,7 +67,7 @@ class User(Base):
 
     @property
     def name(self) -> str:
-        """Who he is in tokens and in the audit log: never what he calls himself, which others may call themselves too."""
+        """Who he is in tokens and in the audit log: not what he calls himself, for so may others."""
         return self.username
 
     @property

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import ApiKey, CustomRole, Group
 from espalier_auth.models import GroupMember, User
+from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
 
 # "rights": any number but those of the migrations and of the start, the same in all processes of auth.
@@ -80,10 +81,13 @@ def find_group(session: Session, group_id: str) -> Group | None:
     return session.get(Group, group_id, populate_existing=True)
 
 
-def is_member(session: Session, group_id: str, user_id: str) -> bool:
-    """Whether the user is in the group."""
-    member = exists().where(GroupMember.group_id == group_id, GroupMember.user_id == user_id)
-    return bool(session.scalar(select(member)))
+def find_reached_group(session: Session, group_id: str, *, by: Principal) -> Group | None:
+    """The group, if the caller reaches it: any, or one that he is in."""
+    if by.scope != "all":
+        member = exists().where(GroupMember.group_id == group_id, GroupMember.user_id == by.subject)
+        if not session.scalar(select(member)):
+            return None
+    return find_group(session, group_id)
 
 
 def list_groups(session: Session, page: PageRequest, *, of: str) -> Page[Group]:
@@ -107,6 +111,15 @@ def members_of(session: Session, group_ids: Iterable[str]) -> dict[str, list[str
 def known_users(session: Session, user_ids: Iterable[str]) -> set[str]:
     """Those of the ids that are a user's."""
     return set(session.scalars(select(User.id).where(User.id.in_(list(user_ids)))))
+
+
+def roles_held_by(session: Session, user_ids: Iterable[str]) -> set[str]:
+    """Names of the roles that these users have, themselves or by a group."""
+    wanted = list(user_ids)
+    own = select(func.jsonb_array_elements_text(User.roles)).where(User.id.in_(wanted))
+    groups = select(GroupMember.group_id).where(GroupMember.user_id.in_(wanted))
+    given = select(func.jsonb_array_elements_text(Group.roles)).where(Group.id.in_(groups))
+    return set(session.scalars(own.union(given)))
 
 
 def remove_members(session: Session, group_id: str, user_ids: Iterable[str]) -> None:

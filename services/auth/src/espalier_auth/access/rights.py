@@ -5,8 +5,8 @@ the other: what was checked still holds when the change is committed, and two ad
 the same moment do not both succeed.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import cast
 
 from sqlalchemy.orm import Session
@@ -107,6 +107,26 @@ class AccessRights:
     def lacking(self, session: Session, role: Role, *, by: Principal) -> list[str]:
         """The permissions that the role gives and the caller himself does not have as far, by his token or by now."""
         return _lacking(role, by, self.rights_of_caller(session, by))
+
+    def require_reach(self, session: Session, names: Iterable[str], members: Collection[str], *, by: Principal) -> None:
+        """Raises AboveOwnRights when with these roles somebody would reach, in one group with these people, whom the
+        caller does not reach himself.
+        """
+        roles = self.reaching(session, names, members, giver=by.subject)
+        rights = self.rights_of_caller(session, by) if roles else None
+        for role in roles:
+            if lacking := _lacking(role, by, rights):
+                raise AboveOwnRights(role.name, lacking=lacking)
+
+    def reaching(self, session: Session, names: Iterable[str], members: Collection[str], *, giver: str) -> list[Role]:
+        """Those of the roles that reach their holder's groups, as far as whoever puts these people into one group must
+        reach himself: everybody, unless he shares groups with all of them already.
+        """
+        roles = self.roles(session)
+        found = [role for name in sorted(set(names)) if (role := roles.get(name)) and role.scope == "group"]
+        if not found or {giver, *repository.peers_of(session, giver)}.issuperset(members):
+            return found
+        return [replace(role, scope="all") for role in found]
 
     def lock(self, session: Session) -> None:
         """Taken first by whoever changes rights; held until the transaction ends."""

@@ -14,6 +14,7 @@ from espalier_auth.access.keys.service import ApiKeys
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.access.service import CustomRoles, GroupChanges, Groups, GroupWithMembers, RoleChanges
 from espalier_auth.caller import current_person
+from espalier_auth.display_names import find_name_violations
 from espalier_auth.roles import Role
 from espalier_auth.rpc import role_message
 from espalier_common.api_keys import Exchange
@@ -121,7 +122,8 @@ class GroupRpc(access_pb2_grpc.GroupServiceServicer):
     def UpdateGroup(self, request: access_pb2.UpdateGroupRequest, context: object) -> access_pb2.Group:
         group = request.group
         if not is_uuid(group.id):
-            raise _invalid_group("group.id", "must be the UUID of the group", "UUID")
+            found = [FieldViolation("group.id", "must be the UUID of the group", "UUID")]
+            raise InvalidGroup("The group is not valid: group.id must be its UUID.", violations=found)
         changes = _group_changes(group, _paths(request.update_mask, GROUP_FIELDS, InvalidGroup))
         with self._database.transaction() as session:
             return _to_group(self._groups.update(session, group.id, changes, by=current_principal()))
@@ -182,24 +184,24 @@ def _paths(mask: FieldMask, known: tuple[str, ...], error: type[InvalidArgument]
 
 
 def _group_changes(group: access_pb2.Group, paths: set[str]) -> GroupChanges:
-    members = list(group.member_ids)
-    for index, user_id in enumerate(members if "member_ids" in paths else ()):
-        if not is_uuid(user_id):
-            raise _invalid_group(f"group.member_ids[{index}]", "must be the UUID of a user", "UUID")
-    if "name" in paths and not group.name.strip():
-        raise _invalid_group("group.name", "is required", "REQUIRED")
+    members, found = list(group.member_ids), list[FieldViolation]()
+    if "name" in paths:
+        found += find_name_violations(group.name, field="group.name")
+        if not group.name:
+            found.append(FieldViolation("group.name", "is required", "REQUIRED"))
+    found += [
+        FieldViolation(f"group.member_ids[{index}]", "must be the UUID of a user", "UUID")
+        for index, user_id in enumerate(members if "member_ids" in paths else ())
+        if not is_uuid(user_id)
+    ]
+    if found:
+        raise InvalidGroup(f"The group is not valid: {found[0].field} {found[0].description}.", violations=found)
     return GroupChanges(
         name=group.name.strip() if "name" in paths else None,
         description=group.description if "description" in paths else None,
         roles=list(group.roles) if "roles" in paths else None,
         member_ids=members if "member_ids" in paths else None,
         etag=group.etag,
-    )
-
-
-def _invalid_group(field: str, description: str, reason: str) -> InvalidGroup:
-    return InvalidGroup(
-        f"The group is not valid: {field} {description}.", violations=[FieldViolation(field, description, reason)]
     )
 
 

@@ -185,6 +185,7 @@ class Groups:
     def create(self, session: Session, changes: GroupChanges, *, by: Principal) -> GroupWithMembers:
         """Adds a group. Raises GroupTaken, InvalidGroup, InvalidUser, AboveOwnRights."""
         self._access.lock(session)
+        self._require_reach(session, changes.roles or [], changes.member_ids or [], by=by)
         group = Group(name="", roles=[])
         self._apply(session, group, changes, by=by)
         session.add(group)
@@ -201,6 +202,11 @@ class Groups:
         group = self._find(session, group_id, by=by)
         require_unchanged(changes.etag, self._with_members(session, group).etag, what=f"the group {group.name}")
         self._access.require_rights_of(session, group.roles, by=by)
+        present = repository.members_of(session, [group.id])[group.id]
+        members = present if changes.member_ids is None else changes.member_ids
+        roles = group.roles if changes.roles is None else changes.roles
+        if not (set(members) <= set(present) and set(roles) <= set(group.roles)):
+            self._require_reach(session, roles, members, by=by)
         self._apply(session, group, changes, by=by)
         self._flush(session, group.name)
         if changes.member_ids is not None:
@@ -220,10 +226,15 @@ class Groups:
         self._access.require_an_admin(session, f"A member of the group {group.name}")
 
     def _find(self, session: Session, group_id: str, *, by: Principal) -> Group:
-        group = repository.find_group(session, group_id)
-        if group is None or (by.scope != "all" and not repository.is_member(session, group_id, by.subject)):
+        group = repository.find_reached_group(session, group_id, by=by)
+        if group is None:
             raise GroupNotFound(group_id)
         return group
+
+    def _require_reach(self, session: Session, roles: Sequence[str], members: Sequence[str], *, by: Principal) -> None:
+        """Whoever shares a group is reached with every role of scope group that a member holds."""
+        held = repository.roles_held_by(session, members)
+        self._access.require_reach(session, {*roles, *held}, members, by=by)
 
     def _with_members(self, session: Session, group: Group) -> GroupWithMembers:
         return GroupWithMembers(group, repository.members_of(session, [group.id])[group.id])

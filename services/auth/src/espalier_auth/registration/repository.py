@@ -8,7 +8,9 @@ from sqlalchemy.orm import Session
 
 from espalier_auth.models import User
 from espalier_auth.registration.models import Invitation, PasswordReset
+from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
+from espalier_common.visibility import visible
 
 
 def find_open_invitation(session: Session, token_hash: bytes, now: datetime) -> Invitation | None:
@@ -29,10 +31,11 @@ def use_invitation(session: Session, token_hash: bytes, now: datetime) -> Invita
     return session.scalars(statement).one_or_none()
 
 
-def list_open_invitations(session: Session, now: datetime, page: PageRequest) -> Page[Invitation]:
-    """Those that can still be used, the newest first."""
+def list_open_invitations(session: Session, now: datetime, page: PageRequest, *, by: Principal) -> Page[Invitation]:
+    """Those that can still be used and that the caller, or whom he reaches, made; the newest first."""
     order = (Invitation.created_at.desc(), Invitation.id.desc())
-    return paginate(session, select(Invitation).where(*_open(now)), order=order, page=page)
+    query = select(Invitation).where(*_open(now), visible(Invitation.creator_id, by))
+    return paginate(session, query, order=order, page=page)
 
 
 def open_invitations_with_role(session: Session, role: str, now: datetime) -> Sequence[str]:
@@ -41,10 +44,11 @@ def open_invitations_with_role(session: Session, role: str, now: datetime) -> Se
     return session.scalars(found.order_by(Invitation.created_at)).all()
 
 
-def delete_open_invitation(session: Session, invitation_id: str, now: datetime) -> bool:
-    """Takes an invitation back; False when there is none that could be used."""
+def delete_open_invitation(session: Session, invitation_id: str, now: datetime, *, by: Principal) -> bool:
+    """Takes an invitation back; False when there is none that the caller reaches and that could be used."""
     # Through the entity, so that the audit log tells what was taken back.
-    open_one = select(Invitation).where(Invitation.id == invitation_id, *_open(now)).with_for_update()
+    reached = (Invitation.id == invitation_id, visible(Invitation.creator_id, by), *_open(now))
+    open_one = select(Invitation).where(*reached).with_for_update()
     invitation = session.scalars(open_one).one_or_none()
     if invitation is None:
         return False

@@ -141,14 +141,14 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
     ) -> registration_pb2.ListInvitationsResponse:
         page = self._parts.paginator.read(request)
         with self._database.transaction() as session:
-            found = self._parts.invitations.list(session, page)
+            found = self._parts.invitations.list(session, page, by=current_principal())
         return registration_pb2.ListInvitationsResponse(
             invitations=[_to_invitation(each) for each in found.items], next_page_token=found.next_page_token
         )
 
     def DeleteInvitation(self, request: registration_pb2.DeleteInvitationRequest, context: object) -> Empty:
         with self._database.transaction() as session:
-            self._parts.invitations.delete(session, request.invitation_id)
+            self._parts.invitations.delete(session, request.invitation_id, by=current_principal())
         return Empty()
 
     def _check_newcomer(self, newcomer: Newcomer, password: str) -> None:

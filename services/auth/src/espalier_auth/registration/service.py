@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from espalier_auth import repository as users_repository
-from espalier_auth.access.repository import find_group
+from espalier_auth.access.repository import find_group, find_reached_group, members_of
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.errors import InvalidUser, UserNotFound
 from espalier_auth.models import GroupMember, User
@@ -77,8 +77,9 @@ class Invitations:
         if not now < expires_at <= now + LONGEST_INVITATION:
             raise _wrong("expire_time", "must lie in the future, at most 90 days from now")
         self._access.require_known(session, new.roles, field="invitation.roles")
-        roles = [*new.roles, *(role for id in new.group_ids for role in self._roles_of_group(session, id))]
+        roles = [*new.roles, *(role for id in new.group_ids for role in self._roles_of_group(session, id, by=by))]
         self._access.require_rights_of(session, roles, by=by)
+        self._access.require_reach(session, roles, _members(session, new.group_ids), by=by)
         require_free_email(session, new.email)
         token, token_hash = new_token()
         invitation = Invitation(
@@ -95,17 +96,17 @@ class Invitations:
         session.flush()
         return invitation, link
 
-    def list(self, session: Session, page: PageRequest) -> Page[Invitation]:
-        """Those that can still be used, the newest first."""
-        return repository.list_open_invitations(session, utc_now(), page)
+    def list(self, session: Session, page: PageRequest, *, by: Principal) -> Page[Invitation]:
+        """Those that can still be used and that the caller, or whom he reaches, made; the newest first."""
+        return repository.list_open_invitations(session, utc_now(), page, by=by)
 
-    def delete(self, session: Session, invitation_id: str) -> None:
-        """Takes it back. Raises InvitationNotFound."""
-        if not repository.delete_open_invitation(session, invitation_id, utc_now()):
+    def delete(self, session: Session, invitation_id: str, *, by: Principal) -> None:
+        """Takes it back. Raises InvitationNotFound, also for one of somebody whom the caller does not reach."""
+        if not repository.delete_open_invitation(session, invitation_id, utc_now(), by=by):
             raise InvitationNotFound(invitation_id)
 
-    def _roles_of_group(self, session: Session, group_id: str) -> Sequence[str]:
-        group = find_group(session, group_id)
+    def _roles_of_group(self, session: Session, group_id: str, *, by: Principal) -> Sequence[str]:
+        group = find_reached_group(session, group_id, by=by)
         if group is None:
             raise _wrong("group_ids", f"names {group_id!r}, which is no group")
         return group.roles
@@ -168,7 +169,10 @@ class Registration:
         roles, rights = self._access.roles(session), self._access.of(session, creator)
         groups = [group for id in invitation.group_ids if (group := find_group(session, id)) is not None]
         promised = {*invitation.roles, *(name for group in groups for name in group.roles)}
-        return all(name in roles and rights.covers(roles[name]) for name in promised)
+        reaching = self._access.reaching(session, promised, _members(session, invitation.group_ids), giver=creator.id)
+        return all(name in roles and rights.covers(roles[name]) for name in promised) and all(
+            map(rights.covers, reaching)
+        )
 
 
 class PasswordResets:
@@ -226,6 +230,10 @@ class PasswordResets:
         session.add(PasswordReset(token_hash=token_hash, user_id=user.id, created_at=now, expires_at=now + lives))
         session.flush()
         return link, now + lives
+
+
+def _members(session: Session, group_ids: Sequence[str]) -> list[str]:
+    return [id for members in members_of(session, group_ids).values() for id in members]
 
 
 def _wrong(field: str, text: str) -> InvalidUser:

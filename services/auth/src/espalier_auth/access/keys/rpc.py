@@ -12,7 +12,7 @@ from espalier_auth.access.models import ApiKey
 from espalier_auth.caller import current_person
 from espalier_auth.tokens import AccessTokens
 from espalier_common.api_keys import KEEP_SECONDS, Exchange
-from espalier_common.db import Database
+from espalier_common.db import Database, utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.timestamps import timestamp
@@ -66,9 +66,16 @@ def exchange_here(database: Database, *, keys: ApiKeys, tokens: AccessTokens) ->
         token = tokens.for_key(
             found.owner, found.rights, key_id=found.key_id, issued_at=found.read_at, until=found.expires_at
         )
-        return token.text, KEEP_SECONDS
+        return token.text, KEEP_SECONDS if found.expires_at is None else min(
+            KEEP_SECONDS, _seconds_until(found.expires_at)
+        )
 
     return exchange
+
+
+def _seconds_until(moment: datetime) -> float:
+    """A key that is about to expire is not kept beyond that, and not for whole seconds of the contract either."""
+    return max(0.0, (moment - utc_now()).total_seconds())
 
 
 def _moment(given: Timestamp) -> datetime:

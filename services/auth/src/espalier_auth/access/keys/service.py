@@ -20,6 +20,7 @@ from espalier_auth.access import repository
 from espalier_auth.access.errors import ApiKeyNotFound, InvalidKey, TooManyKeys
 from espalier_auth.access.models import ApiKey
 from espalier_auth.access.rights import AccessRights
+from espalier_auth.display_names import find_name_violations
 from espalier_auth.models import User
 from espalier_auth.roles import Rights
 from espalier_auth.sessions.repository import revoke_tokens
@@ -67,7 +68,7 @@ class ApiKeys:
         owner = users.lock_user(session, by.subject)
         if owner is None or owner.disabled:
             raise ApiKeyNotFound(by.subject)
-        self._check(self._access.of(session, owner), permissions, expires_at)
+        self._check(self._access.of(session, owner), name, permissions, expires_at)
         if repository.count_keys(session, owner.id) >= MAX_KEYS:
             raise TooManyKeys(MAX_KEYS)
         key = ApiKey(user_id=owner.id, name=name, permissions=sorted(set(permissions)), expires_at=expires_at)
@@ -110,8 +111,9 @@ class ApiKeys:
         left = rights.only(key.permissions) if key.permissions else rights
         return KeyAccess(key.id, owner, left, now.timestamp(), key.expires_at)
 
-    def _check(self, rights: Rights, permissions: Sequence[str], expires_at: datetime | None) -> None:
-        found = [
+    def _check(self, rights: Rights, name: str, permissions: Sequence[str], expires_at: datetime | None) -> None:
+        found = find_name_violations(name, field="api_key.name")
+        found += [
             FieldViolation(
                 f"api_key.permissions[{index}]",
                 f"{permission!r} is no permission that you have; a key has at most its owner's",
