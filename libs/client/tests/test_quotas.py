@@ -88,7 +88,11 @@ def test_users_and_groups_are_called_by_their_names(calls: list[Any], capsys: py
 
 def test_a_limit_that_is_there_is_changed_and_another_is_made(calls: list[Any]) -> None:
     assert run(["quotas", "set", "gpu-hours", "20", "--user", "mia"]) == 0
-    changes = {"amount": 72000, "time_zone": "UTC"}
+    # Its calendar stays what it is.
+    changes: dict[str, Any] = {"amount": 72000}
+    assert calls[-1] == ("PATCH", f"/api/v1/quotas/{QUOTA['id']}", changes, {"update_mask": "amount"})
+    assert run(["quotas", "set", "gpu-hours", "20", "--user", "mia", "--time-zone", "Asia/Tokyo"]) == 0
+    changes["time_zone"] = "Asia/Tokyo"
     assert calls[-1] == ("PATCH", f"/api/v1/quotas/{QUOTA['id']}", changes, {"update_mask": "amount,time_zone"})
 
     assert run(["quotas", "set", "tokens", "1000", "--user", "mia", "--time-zone", "Europe/Berlin"]) == 0

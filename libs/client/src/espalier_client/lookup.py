@@ -85,7 +85,8 @@ def _id(reference: str, what: str, items: Any) -> str:
         item for item in found if len(reference) >= 4 and item["id"].startswith(reference)
     ]
     if not matches:
-        raise NotFound(f"There is no {what} {reference!r}. `espalier {what}s list` shows those that are there.")
+        listed = "models deployments" if what == "deployment" else f"{what}s list"
+        raise NotFound(f"There is no {what} {reference!r}. `espalier {listed}` shows those that are there.")
     if len(matches) > 1:
         raise InvalidInput(f"{reference!r} may be any of {len(matches)} {what}s: {_some(matches)}. Give one's id.")
     return str(matches[0]["id"])

@@ -87,7 +87,9 @@ def set_quota(
     user: Annotated[str, typer.Option(help="For this user: name or id.")] = "",
     group: Annotated[str, typer.Option(help="For the members of this group together: name or id.")] = "",
     per: Annotated[Per | None, typer.Option(help="Tokens and requests: day. Hours: month.")] = None,
-    time_zone: Annotated[str, typer.Option(help='Its calendar, such as "Europe/Berlin".')] = "UTC",
+    time_zone: Annotated[
+        str, typer.Option(help='Its calendar, such as "Europe/Berlin"; UTC, or what it was, when left away.')
+    ] = "",
     output: Output = OutputFormat.TABLE,
     server: Server = "",
 ) -> None:
@@ -135,8 +137,8 @@ def _put(api: Api, quota: dict[str, Any]) -> Any:
     bound = {name: quota[name] or None for name in ("user_id", "group_id")}
     for found in api.all(PATH, "quotas", **bound):
         if all(found.get(name, "") == quota[name] for name in same):
-            changes = {"amount": quota["amount"], "time_zone": quota["time_zone"]}
-            return api.call("PATCH", f"{PATH}/{found['id']}", changes, query={"update_mask": "amount,time_zone"})
+            changes = {"amount": quota["amount"]} | ({"time_zone": quota["time_zone"]} if quota["time_zone"] else {})
+            return api.call("PATCH", f"{PATH}/{found['id']}", changes, query={"update_mask": ",".join(changes)})
     return api.post(PATH, quota)
 
 

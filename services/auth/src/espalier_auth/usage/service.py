@@ -211,7 +211,7 @@ def _is_in_vain(status: QuotaStatus, wanted: float) -> bool:
 
 def _exceeded(status: QuotaStatus, wanted: float, *, name: str) -> QuotaExceeded:
     quota = status.quota
-    whose = "your" if quota.user_id else f'the group "{name}"\'s'
+    which = "your quota" if quota.user_id else f'the quota of the group "{name}"'
     asked = f", {_number(wanted)} more asked for" if wanted else ""
     retry_after = RETRY_SECONDS
     if status.reset_at is not None:
@@ -225,7 +225,7 @@ def _exceeded(status: QuotaStatus, wanted: float, *, name: str) -> QuotaExceeded
             "The whole quota is less than that, so waiting does not help: ask for less, or an administrator for more."
         )
     return QuotaExceeded(
-        f"This is over {whose} quota for {_UNITS[quota.kind]}{_EACH[quota.period]}: "
+        f"This is over {which} for {_UNITS[quota.kind]}{_EACH[quota.period]}: "
         f"{_number(status.used)} of {_number(quota.amount)} used or held{asked}. {ending}",
         retry_after=retry_after,
         metadata={
