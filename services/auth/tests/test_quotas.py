@@ -183,7 +183,9 @@ async def test_a_groups_quota_binds_its_members_together(desk: Any, mia: str) ->
     await desk.reserve(ben, 40)
 
     error = await refusal(desk.reserve(mia, 1))
-    assert f'over the quota of the group "{quota.group_name}" for tokens a day: 100 of 100 used or held' in error.message
+    assert (
+        f'over the quota of the group "{quota.group_name}" for tokens a day: 100 of 100 used or held' in error.message
+    )
     assert (error.metadata["quota_id"], error.metadata["group"]) == (quota.id, quota.group_name)
     assert not (await desk.reserve(eve, 1000)).limited
     token = (await desk.auth.login("ben", "a quiet green lamp")).access_token
