@@ -1,7 +1,9 @@
 """Administrators in a browser: signed in by the API, which takes a tenth of the time that the form takes."""
 
-from browsing import PASSWORD, Windows, make_user
-from platform_process import Api, Platform, until
+import asyncio
+
+from browsing import PASSWORD, PATIENCE, Windows, make_user
+from platform_process import Api, Platform
 from playwright.async_api import Locator, Page, expect
 
 BOSS = "boss"
@@ -17,7 +19,8 @@ class Administration:
 
     async def open(self, path: str, *, username: str = BOSS, roles: tuple[str, ...] = ("admin",)) -> Page:
         """A page in a new window, as a user with these roles; made when he is not there yet."""
-        if not self.api.get("/api/v1/users", query=username)["users"]:
+        found = self.api.get("/api/v1/users", query=username)["users"]
+        if username not in [user["username"] for user in found]:
             make_user(self._platform, self.api, username, roles=roles)
         context = await self._windows.open()
         body = {"username": username, "password": PASSWORD, "cookie": True}
@@ -27,13 +30,11 @@ class Administration:
         await page.goto(path)
         return page
 
-    def wait_for_event(self, **wanted: str) -> None:
+    async def wait_for_event(self, **wanted: str) -> None:
         """Until the audit log has such an event: they come over the bus."""
-        until(
-            lambda: self.api.get("/api/v1/audit-events", **wanted)["events"] or None,
-            seconds=10,
-            what=f"events of {wanted}",
-        )
+        async with asyncio.timeout(PATIENCE / 1_000):
+            while not self.api.get("/api/v1/audit-events", **wanted)["events"]:
+                await asyncio.sleep(0.2)
 
     def user(self, username: str, *roles: str) -> str:
         """A user who has not signed in yet; gives his id."""

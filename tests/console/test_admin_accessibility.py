@@ -34,7 +34,7 @@ async def test_every_page_and_its_dialogs_are_for_everybody(administration: Admi
         await heading(page, name)
         await check_accessibility(page)
         for button, title in dialogs.items():
-            await page.get_by_role("button", name=button).click()
+            await page.get_by_role("button", name=button, exact=True).click()
             await expect(dialog(page, title)).to_be_visible()
             await check_accessibility(page)
             await page.keyboard.press("Escape")
@@ -43,9 +43,11 @@ async def test_every_page_and_its_dialogs_are_for_everybody(administration: Admi
 
 async def test_a_user_and_an_open_event_are_for_everybody(administration: Administration) -> None:
     user_id = administration.user("wanda", "viewer")
-    administration.wait_for_event(target=f"users/{user_id}")
+    await administration.wait_for_event(target=f"users/{user_id}")
     page = await administration.open(f"/admin/users/{user_id}")
     await check_accessibility(page)
     await page.goto(f"/admin/audit?target=users/{user_id}")
-    await page.get_by_role("button", name="Details of Create user").click()
+    opener = page.get_by_role("button", name="Details of Create user")
+    await opener.click()
+    await expect(opener).to_have_attribute("aria-expanded", "true")
     await check_accessibility(page)

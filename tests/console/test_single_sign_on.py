@@ -47,7 +47,7 @@ async def test_an_account_with_the_same_address_is_linked_by_its_owner_alone(
     await expect(page.get_by_text("from now on you can sign in with Corporate login")).to_be_visible()
     await check_accessibility(page)
 
-    await page.get_by_role("button", name="ada").click()
+    await page.get_by_role("button", name="ada", exact=True).click()
     await page.get_by_role("menuitem", name="Sign out").click()
     await page.get_by_role("button", name="Sign in with Corporate login").click()
     await heading(page, "Training runs")

@@ -28,10 +28,10 @@ const STEPS: [Intl.RelativeTimeFormatUnit, number][] = [
   ["year", 365 * 86_400],
 ];
 
-/** "3 hours ago", "in 2 days", "now". */
-export function formatDistance(time: string | undefined, otherwise = "–"): string {
+/** "3 hours ago", "in 2 days", "now"; `now` in milliseconds since 1970. */
+export function formatDistance(time: string | undefined, otherwise = "–", now = Date.now()): string {
   if (!time) return otherwise;
-  const seconds = (new Date(time).getTime() - Date.now()) / 1_000;
+  const seconds = (new Date(time).getTime() - now) / 1_000;
   const step = STEPS.findLast(([, size]) => Math.abs(seconds) >= size);
   return step ? distance.format(Math.round(seconds / step[1]), step[0]) : "now";
 }

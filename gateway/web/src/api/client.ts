@@ -44,7 +44,9 @@ async function renewAlone(sent: number): Promise<Response | null> {
 
 /** Asks for the next pair of tokens, unless another tab has got it for this browser since. */
 async function renew(sent: number): Promise<Response | null> {
-  if (Number(localStorage.getItem(REFRESHED) ?? 0) > sent) return null;
+  const refreshed = Number(localStorage.getItem(REFRESHED) ?? 0);
+  // A time that is still to come is that of a clock that has been set back since.
+  if (refreshed > sent && refreshed <= Date.now()) return null;
   const answer = await fetch("/api/v1/auth/refresh", {
     method: "POST",
     headers: { "content-type": "application/json", "x-csrf-token": csrfToken() },
@@ -73,8 +75,9 @@ async function findRefusal(answer: Response, sent: number): Promise<Response | n
     return (await signInAgain("too-long-ago")) ? null : answer;
   }
   if (new URL(answer.url).pathname.startsWith("/api/v1/auth/")) return answer;
-  if (answer.status !== 401 || !hasSession()) return answer;
-  const refusal = await refresh(sent);
+  if (answer.status !== 401) return answer;
+  // Without its cookie the session is over, too; who never had one is not asked.
+  const refusal = hasSession() ? await refresh(sent) : answer;
   if (refusal === null) return null;
   if (refusal.status !== 401) return refusal;
   return (await signInAgain("ended")) ? null : answer;

@@ -15,11 +15,14 @@ const me = shallowRef<Me | null>(null);
 const needed = ref<Cause | null>(null);
 const user = computed(() => me.value?.user ?? null);
 const tabs = new BroadcastChannel("espalier-session");
+const STALE = 30_000; // milliseconds
+let loadedAt = 0;
 let loading: Promise<void> | undefined;
 let waiting: ((isSignedIn: boolean) => void)[] = [];
 
 /** Asks the platform who this is; throws ProblemError when it does not say. Nobody is an answer, too. */
 async function load(): Promise<void> {
+  loadedAt = Date.now();
   if (!hasSession()) {
     me.value = null;
     return;
@@ -56,13 +59,15 @@ async function adopt(): Promise<void> {
   tell({ kind: "signed-in", user: user.value?.id ?? "" });
 }
 
+/** Throws ProblemError when the session could not be ended: then it is still there, and nobody is told otherwise. */
 async function logout(): Promise<void> {
   try {
     await answerOf(api.POST("/api/v1/auth/logout", { body: {} }));
-  } finally {
-    forget();
-    tell({ kind: "signed-out" });
+  } catch (error) {
+    if (!(error instanceof ProblemError) || error.problem.status !== 401) throw error;
   }
+  forget();
+  tell({ kind: "signed-out" });
 }
 
 /** Forgets who was here, and all that he has seen. */
@@ -92,11 +97,23 @@ function tell(notice: Notice): void {
   tabs.postMessage(notice);
 }
 
+/** The calls that waited go on also when it cannot be asked who this is: each says what it meets. */
+async function renew(): Promise<void> {
+  await load().catch(() => undefined);
+  resume(true);
+}
+
 tabs.onmessage = ({ data }: MessageEvent<Notice>) => {
-  if (data.kind === "signed-in" && data.user === user.value?.id) void load().then(() => resume(true));
+  if (data.kind === "signed-in" && data.user === user.value?.id) void renew();
   // Another user: nothing of the first one may stay on the screen.
   else if (data.kind === "signed-in" || user.value) location.reload();
 };
+
+// Somebody may have changed what he may do, or ended his session, while the page lay in the background.
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState !== "visible" || !me.value || Date.now() - loadedAt < STALE) return;
+  void load().catch(() => undefined);
+});
 
 onSignInNeeded((cause) => {
   if (!me.value) return Promise.resolve(false);

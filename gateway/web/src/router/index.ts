@@ -21,7 +21,8 @@ router.beforeEach(async (to) => {
   const { user, ensureLoaded } = useSession();
   // What cannot be loaded now is told by the page itself, whose calls fail likewise.
   await ensureLoaded().catch(() => undefined);
-  if (user.value && to.path === LOGIN) return localPath(to.query.next);
+  // Who has to sign in again at a provider does so here, while he is signed in.
+  if (user.value && to.path === LOGIN && !to.query.again) return localPath(to.query.next);
   if (to.meta.isOpen) return true;
   if (!user.value) return withNext(LOGIN, to);
   const mustChange = user.value.password_change_required;

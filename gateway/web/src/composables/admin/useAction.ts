@@ -11,8 +11,9 @@ export function useAction<Args extends unknown[], Result>(
   const isBusy = ref(false);
   const problem = shallowRef<Problem | null>(null);
 
-  /** The result; undefined when it failed, and then `problem` says why. */
+  /** The result; undefined when it failed, and then `problem` says why, or when it is under way already. */
   async function run(...args: Args): Promise<Result | undefined> {
+    if (isBusy.value) return undefined;
     isBusy.value = true;
     problem.value = null;
     try {

@@ -1,5 +1,5 @@
 // The audit log: its events, what each of them changed, its export, and whether its chain is whole.
-import { shallowRef } from "vue";
+import { onScopeDispose, shallowRef } from "vue";
 import { api } from "../../api/client";
 import { type Problem, problemOf } from "../../api/problem";
 import { answerOf } from "../../api/queries";
@@ -108,6 +108,9 @@ export function useVerification() {
   const verdict = shallowRef<{ intact: boolean; message: string; head: string; time: Date } | null>(null);
   const problem = shallowRef<Problem | null>(null);
 
+  let isLeft = false;
+  onScopeDispose(() => (isLeft = true));
+
   async function verify(): Promise<void> {
     isBusy.value = true;
     checked.value = 0;
@@ -120,7 +123,7 @@ export function useVerification() {
         checked.value += Number(found.checked);
         verdict.value = { intact: found.intact, message: found.message, head: found.head, time: new Date() };
         start = found.next;
-      } while (start);
+      } while (start && !isLeft);
     } catch (error) {
       problem.value = problemOf(error);
       verdict.value = null;

@@ -15,6 +15,7 @@ export function useBatch(...invalidates: string[]) {
   const left = ref(0);
 
   async function run<Item>(items: Item[], nameOf: (item: Item) => string, call: (item: Item) => Promise<unknown>) {
+    if (isBusy.value) return;
     isBusy.value = true;
     outcomes.value = [];
     left.value = items.length;

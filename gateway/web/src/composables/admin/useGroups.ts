@@ -11,7 +11,7 @@ export type Group = components["schemas"]["auth.v1.Group"];
 export type GroupDraft = Pick<Group, "name" | "description" | "roles" | "member_ids">;
 
 export const GROUPS = "admin-groups";
-/** Most groups that a choice offers. */
+/** Groups in one answer, at most. */
 const MOST = 1000;
 
 export async function listGroups(query: PageQuery): Promise<Page<Group>> {
@@ -19,19 +19,35 @@ export async function listGroups(query: PageQuery): Promise<Page<Group>> {
   return { items: page.groups, next: page.next_page_token };
 }
 
+async function listAllGroups(): Promise<Group[]> {
+  const found: Group[] = [];
+  let next = "";
+  do {
+    const page = await listGroups({ page_size: MOST, ...(next ? { page_token: next } : {}) });
+    found.push(...page.items);
+    next = page.next;
+  } while (next);
+  return found;
+}
+
+export function getGroup(id: string): Promise<Group> {
+  return answerOf(api.GET("/api/v1/groups/{group_id}", { params: { path: { group_id: id } } }));
+}
+
 /** All groups, for choices and to call them by name. */
 export function useGroups() {
   const { may } = useSession();
   const query = useQuery({
     queryKey: [GROUPS, "all"],
-    queryFn: () => listGroups({ page_size: MOST }),
+    queryFn: listAllGroups,
     enabled: computed(() => may("auth.groups.list")),
     staleTime: 30_000,
   });
-  const groups = computed(() => query.data.value?.items ?? []);
+  const groups = computed(() => query.data.value ?? []);
   const names = computed(() => new Map(groups.value.map((group) => [group.id, group.name])));
   const nameOf = (id: string): string => names.value.get(id) ?? id.slice(0, 8);
-  return { groups, nameOf };
+  const isKnown = computed(() => query.data.value !== undefined);
+  return { groups, nameOf, isKnown, isLoading: query.isLoading, error: query.error, reload: () => query.refetch() };
 }
 
 export function createGroup(group: GroupDraft): Promise<Group> {
@@ -56,7 +72,7 @@ export function deleteGroup(id: string): Promise<unknown> {
 export async function setGroupsOf(userId: string, before: string[], wanted: string[]): Promise<void> {
   const changed = [...before.filter((id) => !wanted.includes(id)), ...wanted.filter((id) => !before.includes(id))];
   for (const id of changed) {
-    const group = await answerOf(api.GET("/api/v1/groups/{group_id}", { params: { path: { group_id: id } } }));
+    const group = await getGroup(id);
     const others = group.member_ids.filter((member) => member !== userId);
     await updateGroup(group, { member_ids: wanted.includes(id) ? [...others, userId] : others });
   }

@@ -49,15 +49,14 @@ export function useKeysetList<Item, Name extends string>(
   const items = computed<Item[]>(() => query.data.value?.items ?? []);
   const following = computed(() => query.data.value?.next ?? "");
 
-  // Who goes back with the browser's button goes back here, too.
-  watch(token, (now) => {
+  // Told by the address alone: who turns pages with the browser's buttons, or clicks twice, comes to the same pages.
+  watch(token, (now, before) => {
     const index = visited.value.indexOf(now);
     if (!now) visited.value = [];
-    else if (index >= 0) visited.value = visited.value.slice(0, index);
+    else visited.value = index >= 0 ? visited.value.slice(0, index) : [...visited.value, before];
   });
 
   function next(): void {
-    visited.value = [...visited.value, token.value];
     change({ page: following.value });
   }
 

@@ -1,5 +1,6 @@
 // Limits of use, in the units in which people think of them.
 import { api } from "../../api/client";
+import { ProblemError } from "../../api/problem";
 import { answerOf } from "../../api/queries";
 import type { components, operations } from "../../api/schema";
 import { formatCount } from "./format";
@@ -31,6 +32,14 @@ export const PERIODS: Record<Quota["period"], string> = {
 export async function listQuotas(query: ListQuery): Promise<Page<Quota>> {
   const page = await answerOf(api.GET("/api/v1/quotas", { params: { query } }));
   return { items: page.quotas, next: page.next_page_token };
+}
+
+/** A limit as it is now. Throws ProblemError, also when it is no longer there. */
+export async function readQuota({ id, user_id, group_id, kind }: Quota): Promise<Quota> {
+  const whose = user_id ? { user_id } : { group_id };
+  const found = (await listQuotas({ ...whose, kind })).items.find((quota) => quota.id === id);
+  if (found) return found;
+  throw new ProblemError({ status: 404, title: "The limit is gone", detail: "Somebody has lifted this limit." });
 }
 
 export function createQuota(quota: QuotaDraft): Promise<Quota> {

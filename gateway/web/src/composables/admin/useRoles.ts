@@ -25,7 +25,14 @@ export function useRoles() {
     enabled: computed(() => may("auth.roles.list")),
   });
   const roles = computed(() => query.data.value ?? []);
-  return { roles, error: query.error, isLoading: query.isLoading, reload: () => query.refetch() };
+  return {
+    roles,
+    isKnown: computed(() => query.data.value !== undefined),
+    error: query.error,
+    isLoading: query.isLoading,
+    isFetching: query.isFetching,
+    reload: () => query.refetch(),
+  };
 }
 
 export function usePermissions() {
@@ -37,7 +44,8 @@ export function usePermissions() {
     staleTime: Number.POSITIVE_INFINITY,
   });
   const permissions = computed(() => query.data.value ?? []);
-  return { permissions, error: query.error };
+  const isKnown = computed(() => query.data.value !== undefined);
+  return { permissions, isKnown, error: query.error, reload: () => query.refetch() };
 }
 
 export function createRole(role: RoleDraft): Promise<Role> {

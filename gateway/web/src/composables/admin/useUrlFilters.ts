@@ -24,6 +24,8 @@ export function useUrlFilters<Name extends string>(names: readonly Name[]) {
       const to = { query: Object.fromEntries(query) as Record<string, string>, hash: route.hash };
       return changes.page === undefined ? router.replace(to) : router.push(to);
     });
+    // One that fails does not keep those after it from being made.
+    changing = changing.catch(() => undefined);
   }
 
   function clear(): void {

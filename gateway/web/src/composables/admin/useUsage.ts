@@ -53,24 +53,47 @@ export function useStatistics(period: ComputedRef<Period>) {
     queryFn: () => answerOf(api.GET("/api/v1/statistics", { params: { query: times(period.value) } })),
     placeholderData: keepPreviousData,
   });
-  return { statistics: query.data, error: query.error, reload: () => query.refetch() };
+  return {
+    statistics: query.data,
+    error: query.error,
+    isStale: query.isPlaceholderData,
+    reload: () => query.refetch(),
+  };
 }
 
-export function useUsage(wanted: ComputedRef<{ period: Period; grain: Grain; dimension: Dimension; model: string }>) {
+/** What is asked of the ledger. */
+export interface UsageQuestion {
+  period: Period;
+  grain: Grain;
+  dimension: Dimension;
+  model: string;
+}
+
+/** `of` is what the rows answer, which is the question before as long as the answer to a new one is on its way. */
+export function useUsage(wanted: ComputedRef<UsageQuestion>) {
   const query = useQuery({
     queryKey: computed(() => ["admin-usage", wanted.value]),
-    queryFn: () => {
-      const { period, grain, dimension, model } = wanted.value;
+    queryFn: async () => {
+      const of = wanted.value;
+      const { period, grain, dimension, model } = of;
       const steps = grain === "hour" ? ("USAGE_GRAIN_HOUR" as const) : ("USAGE_GRAIN_DAY" as const);
       const narrowed = model ? { model } : {};
       const query = { ...times(period), ...narrowed, grain: steps, group_by: [dimension] };
-      return answerOf(api.GET("/api/v1/usage", { params: { query } }));
+      return { ...(await answerOf(api.GET("/api/v1/usage", { params: { query } }))), of };
     },
     placeholderData: keepPreviousData,
   });
   const rows = computed(() => query.data.value?.rows ?? []);
   const isTruncated = computed(() => query.data.value?.truncated ?? false);
-  return { rows, isTruncated, error: query.error, isLoading: query.isLoading, reload: () => query.refetch() };
+  return {
+    rows,
+    of: computed(() => query.data.value?.of ?? wanted.value),
+    isTruncated,
+    error: query.error,
+    isLoading: query.isLoading,
+    isStale: query.isPlaceholderData,
+    reload: () => query.refetch(),
+  };
 }
 
 function times({ start, end }: Period): { start_time: string; end_time: string } {

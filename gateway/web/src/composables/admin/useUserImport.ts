@@ -1,11 +1,11 @@
 // Users out of a CSV file: read, checked row by row, and made one after the other.
-import { computed, ref, shallowRef } from "vue";
+import { computed, ref, type Ref, shallowRef } from "vue";
 import { problemOf } from "../../api/problem";
 import { queryClient } from "../../api/queries";
 import { parseCsv, saveText, toCsv } from "./csv";
 import { type Group, GROUPS, setGroupsOf } from "./useGroups";
 import type { Role } from "./useRoles";
-import { createUser, makePasswordLink, type NewUser, unknownPassword, USERS } from "./useUsers";
+import { createUser, makePasswordLink, type NewUser, unknownPassword, type User, USERS } from "./useUsers";
 
 export const IMPORT_COLUMNS = ["username", "display_name", "email", "roles", "groups"] as const;
 export const MOST_ROWS = 1000;
@@ -20,13 +20,21 @@ export interface ImportRow {
   /** What is wrong, as far as it can be told before the platform is asked. */
   errors: string[];
   state: "ready" | "created" | "failed";
+  /** The user, as soon as he is there; he may lack a group or the link still. */
+  made: User | null;
   /** The link with which the user chooses his password. */
   url: string;
   failure: string;
 }
 
+/** What there is to be named in a file; null for what one may not see: then the platform alone judges it. */
+export interface Known {
+  roles: Pick<Role, "name">[] | null;
+  groups: Pick<Group, "id" | "name">[] | null;
+}
+
 /** The rows of a text, or a sentence that says why there are none. */
-export function readRows(text: string, roles: Role[], groups: Group[]): ImportRow[] | string {
+export function readRows(text: string, known: Known): ImportRow[] | string {
   const [head, ...lines] = parseCsv(text);
   if (!head) return "The file is empty.";
   const names = head.map((name) => name.trim().toLowerCase());
@@ -36,7 +44,7 @@ export function readRows(text: string, roles: Role[], groups: Group[]): ImportRo
   if (lines.length === 0) return "The file names the columns and no user.";
   if (lines.length > MOST_ROWS) return `The file has ${lines.length} users; at most ${MOST_ROWS} go at once.`;
   const seen = new Map<string, number>();
-  return lines.map((cells, index) => readRow(cellsOf(names, cells), index + 2, { roles, groups, seen }));
+  return lines.map((cells, index) => readRow(cellsOf(names, cells), index + 2, { known, seen }));
 }
 
 function cellsOf(names: string[], cells: string[]): Cells {
@@ -47,7 +55,7 @@ function cellsOf(names: string[], cells: string[]): Cells {
 function readRow(
   cells: Cells,
   line: number,
-  { roles, groups, seen }: { roles: Role[]; groups: Group[]; seen: Map<string, number> },
+  { known, seen }: { known: Known; seen: Map<string, number> },
 ): ImportRow {
   const errors: string[] = [];
   const { username, display_name, email } = cells;
@@ -59,10 +67,11 @@ function readRow(
   seen.set(username, before ?? line);
   if (email && !/^[^\s@]+@[^\s@]+$/.test(email)) errors.push(`e-mail "${email}" is no address`);
   const wantedRoles = split(cells.roles);
-  const unknownRoles = wantedRoles.filter((name) => !roles.some((role) => role.name === name));
+  const unknownRoles = wantedRoles.filter((name) => known.roles?.every((role) => role.name !== name));
   errors.push(...unknownRoles.map((name) => `there is no role "${name}"`));
-  const found = split(cells.groups).map((name) => ({ name, id: groups.find((group) => group.name === name)?.id }));
-  errors.push(...found.filter(({ id }) => !id).map(({ name }) => `there is no group "${name}"`));
+  const found = split(cells.groups).map((name) => ({ name, id: known.groups?.find((each) => each.name === name)?.id }));
+  const lacking = known.groups ? (name: string) => `there is no group "${name}"` : () => "you may not see groups";
+  errors.push(...found.filter(({ id }) => !id).map(({ name }) => lacking(name)));
   return {
     line,
     cells,
@@ -70,6 +79,7 @@ function readRow(
     groupIds: found.flatMap(({ id }) => id ?? []),
     errors,
     state: "ready",
+    made: null,
     url: "",
     failure: "",
   };
@@ -80,46 +90,39 @@ function split(cell: string): string[] {
   return cell.split(/[\s,;|]+/).filter((name) => name !== "");
 }
 
-export function useUserImport() {
-  const rows = shallowRef<ImportRow[]>([]);
-  const problem = ref("");
+/**
+ * The rows of a text; they are judged anew with the text and with what is known, and not before that is there. Once
+ * the first user is made they stay as they were sent.
+ */
+export function useUserImport(text: Ref<string>, known: Ref<Known | null>) {
+  const sent = shallowRef<ImportRow[] | null>(null);
   const isBusy = ref(false);
-  const hasRun = ref(false);
+  const isEmpty = computed(() => text.value.trim() === "");
+  const found = computed(() => (isEmpty.value || !known.value ? [] : readRows(text.value, known.value)));
+  const problem = computed(() => (typeof found.value === "string" && !sent.value ? found.value : ""));
+  const rows = computed(() => sent.value ?? (typeof found.value === "string" ? [] : found.value));
   const ready = computed(() => rows.value.filter((row) => row.errors.length === 0 && row.state !== "created"));
-  const wrong = computed(() => rows.value.filter((row) => row.errors.length > 0));
-  const created = computed(() => rows.value.filter((row) => row.state === "created"));
-
-  function read(text: string, roles: Role[], groups: Group[]): void {
-    const found = readRows(text, roles, groups);
-    problem.value = typeof found === "string" ? found : "";
-    rows.value = typeof found === "string" ? [] : found;
-    hasRun.value = false;
-  }
-
-  function forget(): void {
-    rows.value = [];
-    problem.value = "";
-    hasRun.value = false;
-  }
 
   async function make(row: ImportRow): Promise<Partial<ImportRow>> {
+    let { made } = row;
     try {
-      const user = await createUser(row.user, unknownPassword());
-      await setGroupsOf(user.id, user.group_ids, row.groupIds);
-      return { state: "created", url: (await makePasswordLink(user.id)).url };
+      made ??= await createUser(row.user, unknownPassword());
+      await setGroupsOf(made.id, made.group_ids, row.groupIds);
+      return { state: "created", made, url: (await makePasswordLink(made.id)).url, failure: "" };
     } catch (error) {
       const { detail, violations } = problemOf(error);
-      return { state: "failed", failure: violations?.map((each) => each.description).join("; ") || detail };
+      return { state: "failed", made, failure: violations?.map((each) => each.description).join("; ") || detail };
     }
   }
 
-  /** Makes those users whose rows are right; the others stay as they are. */
+  /** Makes those users whose rows are right; the others stay as they are. A second time goes on where it failed. */
   async function run(): Promise<void> {
+    if (isBusy.value) return;
     isBusy.value = true;
-    hasRun.value = true;
+    sent.value = rows.value;
     for (const row of ready.value) {
       const outcome = await make(row);
-      rows.value = rows.value.map((each) => (each.line === row.line ? { ...each, ...outcome } : each));
+      sent.value = rows.value.map((each) => (each.line === row.line ? { ...each, ...outcome } : each));
     }
     isBusy.value = false;
     await Promise.all([USERS, GROUPS].map((name) => queryClient.invalidateQueries({ queryKey: [name] })));
@@ -131,5 +134,18 @@ export function useUserImport() {
     saveText("new-users.csv", toCsv([["username", "display_name", "email", "link"], ...lines]));
   }
 
-  return { rows, problem, isBusy, hasRun, ready, wrong, created, read, forget, run, saveLinks };
+  const created = computed(() => rows.value.filter((row) => row.state === "created"));
+  return {
+    rows,
+    problem,
+    isBusy,
+    isWaiting: computed(() => !isEmpty.value && !known.value),
+    hasRun: computed(() => sent.value !== null),
+    ready,
+    wrong: computed(() => rows.value.filter((row) => row.errors.length > 0)),
+    created,
+    forget: () => (sent.value = null),
+    run,
+    saveLinks,
+  };
 }
