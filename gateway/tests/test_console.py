@@ -1,9 +1,12 @@
 """The console's files: pages, hashed assets, and what happens before they are built."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from espalier_gateway.encodings import accepted
 
 from .running import RunningGateway, StartGateway
 
@@ -49,13 +52,90 @@ async def test_hashed_assets_are_kept_for_ever(start_gateway: StartGateway, buil
     assert icon.headers["cache-control"] == "no-cache"
 
 
+@pytest.fixture
+def compressed(built: Path) -> Path:
+    (built / "index.html.gz").write_bytes(gzip.compress(b"<!doctype html><title>console</title>"))
+    (built / "assets" / "index-4f1c2a.js.gz").write_bytes(gzip.compress(b"console.log(1)"))
+    (built / "assets" / "index-4f1c2a.js.br").write_bytes(b"brotli's bytes")
+    return built
+
+
+@pytest.mark.parametrize(
+    ("header", "codings"),
+    [
+        ("gzip, deflate, br, zstd", ["br", "gzip"]),
+        ("GZIP;q=1.0, br;q=0.5", ["gzip", "br"]),
+        ("br;q=0, *", ["gzip"]),
+        ("*;q=0", []),
+        ("identity", []),
+        ("", []),
+        ("br;q=much, gzip ; q=0.1", ["gzip"]),
+    ],
+)
+def test_a_client_says_which_codings_it_takes(header: str, codings: list[str]) -> None:
+    assert accepted(header) == codings
+
+
+async def test_who_takes_compressed_files_gets_them(start_gateway: StartGateway, compressed: Path) -> None:
+    gateway = await start_gateway(console=compressed)
+    page = await gateway.client.get("/runs", headers={"accept-encoding": "gzip, br"})
+    assert page.headers["content-encoding"] == "gzip"
+    assert "<title>console</title>" in page.text
+    assert page.headers["content-type"].startswith("text/html")
+
+    script = "/assets/index-4f1c2a.js"
+    plain = await gateway.client.get(script, headers={"accept-encoding": "identity"})
+    assert plain.text == "console.log(1)"
+    assert "content-encoding" not in plain.headers
+    brotli = await gateway.client.head(script, headers={"accept-encoding": "gzip, br"})
+    assert brotli.headers["content-encoding"] == "br"
+    assert brotli.headers["content-length"] == str(len(b"brotli's bytes"))
+    assert brotli.headers["cache-control"] == plain.headers["cache-control"]
+    assert brotli.headers["content-type"] == plain.headers["content-type"]
+    assert brotli.headers["vary"] == plain.headers["vary"] == page.headers["vary"] == "accept-encoding"
+    # The compressed files themselves are no addresses.
+    assert (await gateway.client.get(f"{script}.gz")).status_code == 404
+
+
+async def test_each_form_of_a_file_has_a_mark_of_its_own(start_gateway: StartGateway, compressed: Path) -> None:
+    gateway = await start_gateway(console=compressed)
+    script = "/assets/index-4f1c2a.js"
+
+    async def ask(coding: str, **headers: str) -> Any:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await gateway.client.head(script, headers={"accept-encoding": coding, **named})
+
+    marks = {coding: (await ask(coding)).headers["etag"] for coding in ("br", "gzip", "identity")}
+    assert len(set(marks.values())) == 3
+    for coding, mark in marks.items():
+        assert (await ask(coding, if_none_match=mark)).status_code == 304
+        assert (await ask(coding, if_none_match=f'"other", W/{mark}')).headers["vary"] == "accept-encoding"
+        others = ", ".join(each for each in marks.values() if each != mark)
+        assert (await ask(coding, if_none_match=others)).status_code == 200
+
+
+async def test_a_part_is_a_part_of_the_form_that_is_sent(start_gateway: StartGateway, compressed: Path) -> None:
+    gateway = await start_gateway(console=compressed)
+    script = "/assets/index-4f1c2a.js"
+    whole = (compressed / "assets" / "index-4f1c2a.js.gz").read_bytes()
+    asked = {"accept-encoding": "gzip", "range": "bytes=2-5"}
+    # As a stream: the client would decompress what it reads, and a part cannot be.
+    async with gateway.client.stream("GET", script, headers=asked) as part:
+        assert part.status_code == 206
+        assert part.headers["content-range"] == f"bytes 2-5/{len(whole)}"
+        assert b"".join([chunk async for chunk in part.aiter_raw()]) == whole[2:6]
+    mark = (await gateway.client.head(script, headers={"accept-encoding": "identity"})).headers["etag"]
+    async with gateway.client.stream("GET", script, headers=asked | {"if-range": mark}) as other:
+        assert other.status_code == 200
+        assert b"".join([chunk async for chunk in other.aiter_raw()]) == whole
+
+
 @pytest.mark.parametrize(
     "path",
     [
         "/assets/gone.js",
         "/logo.png",
         "/api/v1/nothing",
-        "/v1/models",
         "/.well-known/x",
         "/..%2fsecret.txt",
         "/%2e%2e/secret.txt",

@@ -1,4 +1,6 @@
-import { gzipSync } from "node:zlib";
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import vue from "@vitejs/plugin-vue";
 import Components from "unplugin-vue-components/vite";
 import { ElementPlusResolver } from "unplugin-vue-components/resolvers";
@@ -6,6 +8,8 @@ import { defineConfig, loadEnv, type Plugin } from "vite";
 
 /** Compressed JavaScript, in bytes, that a page may need when it is the first one that is opened. */
 const BUDGET = 250 * 1024;
+/** Files that are sent as they are: one packet, in bytes, takes them. */
+const SMALL = 1_024;
 
 export default defineConfig(({ mode }) => {
   // `npm run dev` shows the console against a platform that runs on this address.
@@ -16,6 +20,7 @@ export default defineConfig(({ mode }) => {
       // Element Plus alone comes by name; our own components are imported, so that a reader sees where they stand.
       Components({ dts: false, globs: [], resolvers: [ElementPlusResolver({ importStyle: "css" })] }),
       budget(),
+      compressed(),
     ],
     // The gateway's content security policy allows no inline code, so nothing may be inlined.
     build: { assetsInlineLimit: 0, modulePreload: { polyfill: false } },
@@ -51,6 +56,28 @@ function budget(): Plugin {
       const told = `${largest.name} needs ${Math.round(largest.bytes / 1024)} KB of compressed JavaScript`;
       if (largest.bytes > BUDGET) this.error(`${told}, more than ${BUDGET / 1024} KB: load what is not seen at once lazily.`);
       this.info(`the largest page, ${told}`);
+    },
+  };
+}
+
+/** Leaves a compressed form beside each file that gains by it; the gateway sends it to whoever takes it. */
+function compressed(): Plugin {
+  let directory = "";
+  return {
+    name: "espalier-compressed",
+    apply: "build",
+    configResolved: ({ root, build }) => {
+      directory = join(root, build.outDir);
+    },
+    async closeBundle() {
+      const names = await readdir(directory, { recursive: true });
+      for (const name of names.filter((each) => /\.(js|css|html|svg)$/.test(each))) {
+        const bytes = await readFile(join(directory, name));
+        if (bytes.length < SMALL) continue;
+        const hint = { [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length };
+        await writeFile(join(directory, `${name}.br`), brotliCompressSync(bytes, { params: hint }));
+        await writeFile(join(directory, `${name}.gz`), gzipSync(bytes, { level: 9 }));
+      }
     },
   };
 }

@@ -1,4 +1,7 @@
-"""The console's built files: hashed assets kept for a year, every other page address answered with index.html."""
+"""The console's built files: hashed assets kept for a year, every other page address answered with index.html.
+
+The build leaves a compressed form beside each file that gains by it; whoever takes it gets it.
+"""
 
 import mimetypes
 from importlib import resources
@@ -8,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from espalier_gateway.encodings import CODINGS, choose
 from espalier_gateway.errors import MethodNotAllowed, RouteNotFound
 from espalier_gateway.exchange import exchange_of, raw_path_of
 from espalier_gateway.path_template import decode_segment
@@ -65,7 +69,7 @@ class Console:
     def _file(self, name: str) -> Path | None:
         """The file of this name below the directory; None when there is none, and for names that would leave it."""
         decoded = decode_segment(name)
-        if not decoded or "\0" in decoded or len(decoded) > 1024:
+        if not decoded or "\0" in decoded or len(decoded) > 1024 or decoded.endswith(tuple(CODINGS.values())):
             return None
         path = (self._directory / decoded).resolve()
         return path if path.is_relative_to(self._directory) and path.is_file() else None
@@ -76,13 +80,25 @@ class Console:
 
 
 def _file_response(path: Path, *, hashed: bool, headers: Headers) -> Response:
+    chosen, coding = choose(path, headers.get("accept-encoding", ""))
     media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    response = FileResponse(path, media_type=media_type, stat_result=path.stat())
+    response = FileResponse(chosen, media_type=media_type, stat_result=chosen.stat())
     response.headers["cache-control"] = FOREVER if hashed else ASK_EACH_TIME
     response.headers["content-security-policy"] = PAGE_POLICY
-    if headers.get("if-none-match") == response.headers["etag"]:
+    # What is kept on the way is kept for those alone who take the same coding, and each has its own mark.
+    response.headers["vary"] = "accept-encoding"
+    if coding:
+        response.headers["content-encoding"] = coding
+        response.headers["etag"] = response.headers["etag"].removesuffix('"') + f'-{coding}"'
+    if _is_kept(headers.get("if-none-match", ""), response.headers["etag"]):
         # The policy again: the headers of this answer replace those that the browser has kept with the file.
-        kept = ("etag", "cache-control", "content-security-policy")
+        kept = ("etag", "cache-control", "content-security-policy", "vary")
         unchanged = {name: response.headers[name] for name in kept}
         return Response(status_code=304, headers=unchanged)
     return response
+
+
+def _is_kept(if_none_match: str, etag: str) -> bool:
+    """Whether one of the marks that a client has is this one; proxies that compress make them weak."""
+    marks = [mark.strip().removeprefix("W/") for mark in if_none_match.split(",")]
+    return etag in marks or marks == ["*"]
