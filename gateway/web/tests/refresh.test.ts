@@ -1,0 +1,66 @@
+import { cookies } from "./browser";
+import { beforeEach, expect, test, vi } from "vitest";
+
+type Client = typeof import("../src/api/client");
+
+/** The platform: calls are refused until the session has been renewed, which it does `renewals` times. */
+const platform = { isFresh: false, renewals: 0, canRenew: true };
+
+async function answer(request: string | Request): Promise<Response> {
+  const url = typeof request === "string" ? request : request.url;
+  await new Promise((go) => setTimeout(go, 5));
+  if (url.endsWith("/auth/refresh")) {
+    platform.renewals += 1;
+    platform.isFresh = platform.canRenew;
+    return reply(url, platform.canRenew ? 200 : 401);
+  }
+  return reply(url, platform.isFresh ? 200 : 401);
+}
+
+function reply(url: string, status: number): Response {
+  const made = new Response("{}", { status, headers: { "content-type": "application/json" } });
+  return Object.defineProperty(made, "url", { value: new URL(url, "http://console.test").href });
+}
+
+/** The client of a tab of its own: tabs share the browser's storage and its locks. */
+async function tab(): Promise<Client> {
+  vi.resetModules();
+  return await import("../src/api/client");
+}
+
+const ask = async ({ api }: Client): Promise<number> => (await api.GET("/api/v1/me/sessions")).response.status;
+
+beforeEach(() => {
+  Object.assign(platform, { isFresh: false, renewals: 0, canRenew: true });
+  cookies.text = "espalier_csrf=proof";
+  localStorage.clear();
+  vi.stubGlobal("fetch", vi.fn(answer));
+});
+
+test("calls of several tabs that expire together renew the session once", async () => {
+  const tabs = [await tab(), await tab(), await tab()];
+  const statuses = await Promise.all(tabs.flatMap((each) => [ask(each), ask(each), ask(each)]));
+  expect(new Set(statuses)).toEqual(new Set([200]));
+  expect(platform.renewals).toBe(1);
+});
+
+test("who can renew no more is asked to sign in, and his call goes on", async () => {
+  const client = await tab();
+  platform.canRenew = false;
+  client.onSignInNeeded((cause) => {
+    platform.isFresh = cause === "ended";
+    return Promise.resolve(true);
+  });
+  expect(await ask(client)).toBe(200);
+  // Also when the browser has dropped the session's cookies itself.
+  platform.isFresh = false;
+  cookies.text = "";
+  expect(await ask(client)).toBe(200);
+  expect(platform.renewals).toBe(1);
+});
+
+test("a clock that was set back keeps nobody from renewing", async () => {
+  const client = await tab();
+  localStorage.setItem("espalier-refreshed", String(Date.now() + 3_600_000));
+  expect(await ask(client)).toBe(200);
+});
