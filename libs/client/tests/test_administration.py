@@ -12,6 +12,7 @@ import yaml
 from espalier_client.__main__ import run
 from espalier_client.api import Api
 from espalier_client.credentials import CredentialStore
+from espalier_client.errors import ClientError
 
 USER: dict[str, Any] = {
     "id": "01940000-0000-7000-8000-00000000000a",
@@ -76,6 +77,22 @@ def test_the_command_says_what_it_is(tmp_path: Path) -> None:
     store = CredentialStore(tmp_path / "credentials.json")
     with Api("http://127.0.0.1:9", store=store, transport=httpx.MockTransport(answer)) as api:
         assert re.fullmatch(r"espalier/[0-9.]+ \((Linux|macOS|Windows)\)", api.get("/")["agent"])
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "told"),
+    [
+        (404, "<html>Not here</html>", "answered 404, and not as an Espalier would: is it one?"),
+        (404, '{"detail": "There is no user."}', "There is no user."),
+        (502, "<html>Bad gateway</html>", "The platform answered 502."),
+    ],
+)
+def test_an_answer_of_something_else_is_told_as_such(tmp_path: Path, status: int, content: str, told: str) -> None:
+    answer = httpx.MockTransport(lambda _: httpx.Response(status, text=content))
+    api = Api("http://127.0.0.1:9", store=CredentialStore(tmp_path / "none.json"), transport=answer)
+    with api, pytest.raises(ClientError) as refused:
+        api.get("/api/v1/users")
+    assert refused.value.message.endswith(told)
 
 
 @pytest.fixture

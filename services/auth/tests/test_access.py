@@ -248,6 +248,10 @@ async def test_what_a_user_may_do_is_told_with_its_sources(auth: Any) -> None:
     assert (denied.allowed, denied.scope, list(denied.sources)) == (False, "", [])
     (single,) = await admin.explain(mia.id, "training.runs.stop")
     assert (single.permission, single.allowed) == ("training.runs.stop", True)
+    # A slip of the pen is told: an administrator would read that he may it himself.
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await admin.explain(mia.id, "training.runs.halt")
+    assert from_rpc_error(refused.value).reason == "NO_SUCH_PERMISSION"
 
 
 async def test_a_role_that_is_promised_is_not_deleted(start_auth: Any) -> None:

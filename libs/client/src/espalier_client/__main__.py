@@ -4,6 +4,7 @@ Exit codes: 0 done · 1 failed · 2 wrong command line · 3 not found · 4 not s
 6 wrong input, or the thing's state does not allow it · 7 the platform does not answer · 130 interrupted.
 """
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -132,6 +133,9 @@ def _failed(error: Exception) -> int:
         return error.exit_code
     if os.environ.get("ESPALIER_DEBUG"):
         raise error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        print_error(ClientError(f"What was asked for could not be written: {error.strerror or error}."))
+        return 1
     print_error(ClientError(f"{type(error).__name__}: {error} (a defect; ESPALIER_DEBUG=1 shows where)"))
     return 1
 

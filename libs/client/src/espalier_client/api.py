@@ -274,6 +274,8 @@ class Api:
             problem if isinstance(problem, dict) else {},
             request_id=answer.headers.get("x-request-id", ""),
         )
+        if not problem and answer.is_client_error:
+            error.message = f"{self.server} answered {answer.status_code}, and not as an Espalier would: is it one?"
         anonymous = self._store.get(self.server) is None and not self._fixed_token
         if isinstance(error, Unauthenticated) and anonymous and "/api/v1/auth/" not in answer.request.url.path:
             error.message = f"Nobody is signed in at {self.server}: run `espalier login`."

@@ -3,7 +3,7 @@
 NotFound             RoleNotFound · GroupNotFound · ApiKeyNotFound
 AlreadyExists        RoleTaken · GroupTaken
 FailedPrecondition   RoleIsBuiltIn · RoleInUse · TooManyKeys
-InvalidArgument      InvalidRole · InvalidGroup · InvalidKey
+InvalidArgument      InvalidRole · InvalidGroup · InvalidKey · NoSuchPermission
 PermissionDenied     AbovePermissions
 """
 
@@ -111,6 +111,10 @@ class AbovePermissions(PermissionDenied):
         super().__init__(
             permission, f"The permission {permission!r} reaches further than your own rights; ask somebody who has it."
         )
+
+
+class NoSuchPermission(InvalidArgument):
+    reason = "NO_SUCH_PERMISSION"
 
 
 class InvalidRole(InvalidArgument):

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from espalier_auth import repository as users
+from espalier_auth.access.errors import NoSuchPermission
 from espalier_auth.access.rights import AccessRights, Grant
 from espalier_auth.errors import UserNotFound
 from espalier_auth.roles import Rights
+from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal, Scope
 from espalier_common.visibility import reaches
 
@@ -27,15 +29,19 @@ def explain(
 ) -> list[Explanation]:
     """What this user may do, by name of the permission; only this permission when one is named.
 
-    Raises UserNotFound, also for a user whom the caller does not reach.
+    Raises UserNotFound, also for a user whom the caller does not reach, and NoSuchPermission.
     A disabled user may do nothing, whatever roles he has.
     """
     user = users.find_user(session, user_id)
     if user is None or not reaches(user.id, by):
         raise UserNotFound(user_id)
+    known = access.built_in.grantable()
+    if permission and permission not in known:
+        wrong = FieldViolation("permission", "is no permission that a user can have", "NO_SUCH_PERMISSION")
+        raise NoSuchPermission(f"There is no permission {permission!r}.", violations=[wrong])
     grants = [] if user.disabled else access.grants(session, user)
     rights = Rights.of(grant.role for grant in grants)
-    names = [permission] if permission else access.built_in.grantable()
+    names = [permission] if permission else known
     return [Explanation(name, rights.scope_of(name), _sources(grants, name)) for name in names]
 
 
