@@ -25,7 +25,7 @@ async def start_gateway(rpc_server: Any, tmp_path: Path) -> AsyncIterator[StartG
         async def start(console: Path | None = None, **settings: Any) -> RunningGateway:
             fakes = new_fakes()
             rpc = await rpc_server(servicers(fakes))
-            names = ("auth", "training-orchestrator", "chat")
+            names = ("auth", "training-orchestrator", "chat", "model-registry")
             values = {
                 "listen": "127.0.0.1:0",
                 "services": {name: rpc.address for name in names},

@@ -12,8 +12,12 @@ from espalier.auth.v1 import oidc_pb2_grpc as oidc_grpc
 from espalier.auth.v1 import resources_pb2 as auth_resources
 from espalier.auth.v1 import service_pb2 as auth_pb2
 from espalier.auth.v1 import service_pb2_grpc as auth_grpc
+from espalier.chat.v1 import completion_pb2, completion_pb2_grpc
 from espalier.chat.v1 import service_pb2 as chat_pb2
 from espalier.chat.v1 import service_pb2_grpc as chat_grpc
+from espalier.model_registry.v1 import resources_pb2 as registry_pb2
+from espalier.model_registry.v1 import service_pb2 as registry_service_pb2
+from espalier.model_registry.v1 import service_pb2_grpc as registry_grpc
 from espalier.training_orchestrator.v1 import dataset_pb2, dataset_service_pb2, run_pb2, run_service_pb2
 from espalier.training_orchestrator.v1 import dataset_service_pb2_grpc as datasets_grpc
 from espalier.training_orchestrator.v1 import run_service_pb2_grpc as runs_grpc
@@ -193,6 +197,76 @@ class ChatFake(_Recorder):
             yield chat_pb2.MessageDelta(message_id=RUN_ID, offset=str(number), text=word)
 
 
+class CompletionsFake(_Recorder):
+    """Answers as the test sets it up: these bytes of this kind, then the error if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.content_type = "text/event-stream"
+        self.pieces: list[bytes] = []
+        self.error: Exception | None = None
+        self.hold = False
+        self.sent = 0
+        self.cancelled = asyncio.Event()
+
+    async def CreateCompletion(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        content_type = self.content_type
+        try:
+            for piece in self.pieces:
+                yield completion_pb2.CreateCompletionResponse(content=piece, content_type=content_type)
+                self.sent += 1
+                content_type = ""
+            while self.hold:
+                await asyncio.sleep(0.05)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.set()
+            raise
+        if self.error is not None:
+            raise self.error
+
+
+class DeploymentsFake(_Recorder):
+    """Two deployments that answer, on two pages, and one that loads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deployments = [
+            registry_pb2.Deployment(
+                id=f"018f6e1c-0b0a-7c3e-9d5a-0242ac12000{number}",
+                name=name,
+                state=state,
+                message="Being launched.",
+                create_time=Timestamp(seconds=1_800_000_000),
+            )
+            for number, (name, state) in enumerate(
+                [
+                    ("mine", registry_pb2.DEPLOYMENT_STATE_READY),
+                    ("yours", registry_pb2.DEPLOYMENT_STATE_READY),
+                    ("loading", registry_pb2.DEPLOYMENT_STATE_STARTING),
+                    ("gone", registry_pb2.DEPLOYMENT_STATE_STOPPED),
+                ]
+            )
+        ]
+
+    def ListDeployments(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        wanted = [each for each in self.deployments if each.state == request.state or not request.state]
+        wanted = [each for each in wanted if each.name == request.name or not request.name]
+        first = int(request.page_token or 0)
+        token = str(first + 1) if first + 1 < len(wanted) else ""
+        return registry_service_pb2.ListDeploymentsResponse(
+            deployments=wanted[first : first + 1], next_page_token=token
+        )
+
+    def GetDeployment(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        for each in self.deployments:
+            if each.id == request.deployment_id:
+                return each
+        raise errors.NotFound("deployment", request.deployment_id)
+
+
 class AuditFake(_Recorder):
     """Streams the events that the test sets up; fails after them when told to."""
 
@@ -218,6 +292,8 @@ def new_fakes() -> dict[str, Any]:
         "runs": RunsFake(),
         "datasets": DatasetsFake(),
         "chat": ChatFake(),
+        "completions": CompletionsFake(),
+        "deployments": DeploymentsFake(),
         "audit": AuditFake(),
     }
 
@@ -234,6 +310,18 @@ def servicers(fakes: dict[str, Any]) -> list[Any]:
         ),
         _entry(audit_grpc.add_AuditServiceServicer_to_server, fakes["audit"], audit_pb2, "AuditService"),
         _entry(chat_grpc.add_ChatServiceServicer_to_server, fakes["chat"], chat_pb2, "ChatService"),
+        _entry(
+            completion_pb2_grpc.add_CompletionServiceServicer_to_server,
+            fakes["completions"],
+            completion_pb2,
+            "CompletionService",
+        ),
+        _entry(
+            registry_grpc.add_DeploymentServiceServicer_to_server,
+            fakes["deployments"],
+            registry_service_pb2,
+            "DeploymentService",
+        ),
     ]
 
 

@@ -23,6 +23,7 @@ from espalier_gateway.endpoint import endpoint
 from espalier_gateway.errors import RouteNotFound
 from espalier_gateway.files.routes import Files
 from espalier_gateway.health import HealthPages
+from espalier_gateway.openai.routes import openai_routes
 from espalier_gateway.route_table import RouteTable
 from espalier_gateway.server_events import EventStreams
 from espalier_gateway.settings import GatewaySettings
@@ -110,6 +111,7 @@ def build_gateway(
             endpoint("/readyz", GET=health.ready),
             *DocsPages(settings, callers=callers, build=build_openapi).routes(),
             *Files(settings, store=store, callers=callers).routes(),
+            *openai_routes(settings, upstreams=upstreams, credentials=credentials, clients=clients, draining=draining),
         ],
         redirect_slashes=False,
         default=Console(console or find_console()),

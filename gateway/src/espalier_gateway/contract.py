@@ -82,6 +82,22 @@ def read_contract(services: Iterable[ServiceDescriptor] | None = None) -> tuple[
     return tuple(binding for service in found for method in service.methods for binding in _bindings_of(method))
 
 
+def bind(method: MethodDescriptor, *, verb: str, path: str, body: str = "") -> Binding:
+    """An RPC under this method and path, which for routes that the gateway answers by hand are the route's."""
+    stream = stream_rule(method)
+    return Binding(
+        rpc=method,
+        method=verb,
+        template=PathTemplate(path),
+        body=body,
+        requires=requirement(method),
+        event_id=stream.event_id,
+        resume=stream.resume,
+        request_class=GetMessageClass(method.input_type),
+        response_class=GetMessageClass(method.output_type),
+    )
+
+
 def find_field(message: Descriptor, path: str) -> FieldDescriptor | None:
     """The field at a dotted path such as `user.id`; None when there is none."""
     field: FieldDescriptor | None = None
@@ -107,19 +123,7 @@ def _binding(method: MethodDescriptor, rule: http_pb2.HttpRule) -> Binding:
     verb = rule.WhichOneof("pattern")
     if verb is None or verb == "custom" or rule.response_body:
         raise ValueError(f"{method.full_name}: a custom HTTP method or a response_body is not supported")
-    template = PathTemplate(getattr(rule, verb))
-    stream = stream_rule(method)
-    binding = Binding(
-        rpc=method,
-        method=verb.upper(),
-        template=template,
-        body=rule.body,
-        requires=requirement(method),
-        event_id=stream.event_id,
-        resume=stream.resume,
-        request_class=GetMessageClass(method.input_type),
-        response_class=GetMessageClass(method.output_type),
-    )
+    binding = bind(method, verb=verb.upper(), path=getattr(rule, verb), body=rule.body)
     _check_fields(binding)
     return binding
 

@@ -14,6 +14,7 @@ from espalier_common.telemetry import get_logger, request_id_var
 from espalier_gateway.audit_trail import AuditTrail
 from espalier_gateway.errors import ClientGone, HostRefused, OriginRefused
 from espalier_gateway.exchange import SAFE_METHODS, Exchange, exchange_of
+from espalier_gateway.openai.errors import error_response, speaks_openai
 from espalier_gateway.problems import problem_of
 from espalier_gateway.security_headers import common_headers
 from espalier_gateway.settings import GatewaySettings
@@ -79,7 +80,11 @@ class Edge:
             # Half an answer is out; breaking off is the only way left to say that it is not whole.
             answer.broken = True
             return
-        await problem_of(error, answer.request_id).response()(scope, receive, answer)
+        if speaks_openai(scope["path"]):
+            response = error_response(error)
+        else:
+            response = problem_of(error, answer.request_id).response()
+        await response(scope, receive, answer)
 
     def _note(self, scope: Scope, exchange: Exchange, answer: "_Answer", seconds: float) -> None:
         method: str = scope["method"] if scope["method"].isalpha() else "INVALID"

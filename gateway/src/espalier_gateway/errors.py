@@ -64,8 +64,9 @@ class RouteNotFound(HttpError):
     reason = "ROUTE_NOT_FOUND"
     status = 404
 
-    def __init__(self, path: str) -> None:
-        super().__init__(f"There is nothing at {path[:200]}; /openapi.json lists what there is.")
+    def __init__(self, path: str, *, here: str = "") -> None:
+        there = f"here are {here}" if here else "/openapi.json lists what there is"
+        super().__init__(f"There is nothing at {path[:200]}; {there}.")
 
 
 class MethodNotAllowed(HttpError):

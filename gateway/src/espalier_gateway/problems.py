@@ -66,18 +66,18 @@ def problem_of(error: EspalierError, request_id: str) -> Problem:
         "type": f"urn:espalier:problem:{error.reason.lower().replace('_', '-')}",
         "title": error.reason.replace("_", " ").capitalize(),
         "status": status,
-        "detail": _printable(error.message),
+        "detail": printable(error.message),
         "reason": error.reason,
         "request_id": request_id,
     }
     if isinstance(error, InvalidArgument) and error.violations:
         body["violations"] = [
-            {"field": _printable(v.field), "description": _printable(v.description), "reason": v.reason}
+            {"field": printable(v.field), "description": printable(v.description), "reason": v.reason}
             for v in error.violations
         ]
     if error.metadata:
-        body["metadata"] = {key: _printable(value) for key, value in error.metadata.items()}
-    return Problem(status, body, _headers_of(error))
+        body["metadata"] = {key: printable(value) for key, value in error.metadata.items()}
+    return Problem(status, body, headers_of(error))
 
 
 def phrase_of(status: int) -> str:
@@ -88,7 +88,8 @@ def phrase_of(status: int) -> str:
         return "Client Closed Request"
 
 
-def _headers_of(error: EspalierError) -> dict[str, str]:
+def headers_of(error: EspalierError) -> dict[str, str]:
+    """The headers that go with an error, such as Retry-After."""
     headers = dict(error.headers) if isinstance(error, HttpError) else {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="espalier"'
@@ -98,6 +99,6 @@ def _headers_of(error: EspalierError) -> dict[str, str]:
     return headers
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text without lone surrogates, which UTF-8 cannot carry."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -135,7 +135,7 @@ class Completions:
             "completion ended",
             completion_id=ended.id,
             state=state.value,
-            error=repr(failure) if failure else "",
+            error=getattr(failure, "reason", repr(failure)) if failure else "",
             prompt_tokens=ended.prompt_tokens,
             completion_tokens=ended.completion_tokens,
         )
