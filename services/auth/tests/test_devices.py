@@ -84,6 +84,7 @@ async def test_ones_sessions_are_listed_with_device_address_and_last_use(auth: A
     assert "gRPC" in found[0].device
     assert found[0].last_used_time.ToNanoseconds() > found[0].create_time.ToNanoseconds()
     assert all(abs(each.create_time.ToSeconds() - time.time()) < 60 for each in found)
+    assert all(each.expire_time.ToSeconds() > time.time() + 86_400 for each in found)
 
 
 async def test_an_ended_session_is_over_on_another_service_within_five_seconds(auth: Any, other: Any) -> None:

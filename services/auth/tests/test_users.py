@@ -103,6 +103,8 @@ async def test_users_are_found_by_name_role_group_and_state(auth: Any) -> None:
     assert await found(role="tester") == await found(group_id=group.id) == ["mia_50"]
     assert await found(role="trainer", disabled=False) == ["ben"]
     assert await found(disabled=True) == ["zoe"]
+    assert "ben" in await found(identity_provider="")
+    assert await found(identity_provider="corporate") == []
 
 
 async def test_a_change_that_would_undo_anothers_is_refused(auth: Any) -> None:

@@ -2866,6 +2866,11 @@ export interface components {
             last_used_time?: string;
             /** @description It is the one that asks. */
             current: boolean;
+            /**
+             * Format: date-time
+             * @description When it ends, however busy it is; then its user signs in again.
+             */
+            expire_time?: string;
         };
         /** @description Answer of ListMessages. */
         "chat.v1.ListMessagesResponse": {
@@ -6124,6 +6129,11 @@ export interface operations {
                 group_id?: string | unknown | "";
                 /** @description Only disabled users, or only those who are not. */
                 disabled?: boolean;
+                /**
+                 * @description Only users who sign in with the identity provider of this name; given and empty, only those with a password of the
+                 *     platform.
+                 */
+                identity_provider?: string;
             };
             header?: never;
             path?: never;

@@ -57,6 +57,8 @@ class User(Base):
     verified_email: Mapped[str | None] = mapped_column(unique=True)
     # Name of the provider he signs in with; empty for a password of the platform.
     identity_provider: Mapped[str] = mapped_column(default="", server_default="")
+    # Those of one provider are found in the order in which they are listed.
+    __table_args__ = (Index("ix_users_identity_provider", "identity_provider", "username"),)
     # Ids of his groups, read with each user, so that whoever shows him can say them; None when he is in none.
     group_ids: Mapped[list[str] | None] = column_property(
         select(func.array_agg(aggregate_order_by(GroupMember.group_id, GroupMember.group_id)))

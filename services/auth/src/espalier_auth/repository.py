@@ -164,6 +164,7 @@ class UserFilter:
     role: str = ""
     group_id: str = ""
     disabled: bool | None = None
+    identity_provider: str | None = None  # "": a password of the platform
 
 
 def list_users(session: Session, wanted: UserFilter, page: PageRequest, *, by: Principal) -> Page[User]:
@@ -180,6 +181,8 @@ def list_users(session: Session, wanted: UserFilter, page: PageRequest, *, by: P
         query = query.where(User.id.in_(select(GroupMember.user_id).where(GroupMember.group_id == wanted.group_id)))
     if wanted.disabled is not None:
         query = query.where(User.disabled.is_(wanted.disabled))
+    if wanted.identity_provider is not None:
+        query = query.where(User.identity_provider == wanted.identity_provider)
     return paginate(session, query, order=(User.username.asc(),), page=page)
 
 

@@ -362,6 +362,7 @@ class ListUsersRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     GROUP_ID_FIELD_NUMBER: _builtins.int
     DISABLED_FIELD_NUMBER: _builtins.int
+    IDENTITY_PROVIDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most users in one answer; 50 when 0, at most 1,000."""
     page_token: _builtins.str
@@ -374,6 +375,10 @@ class ListUsersRequest(_message.Message):
     """Only members of this group."""
     disabled: _builtins.bool
     """Only disabled users, or only those who are not."""
+    identity_provider: _builtins.str
+    """Only users who sign in with the identity provider of this name; given and empty, only those with a password of the
+    platform.
+    """
     def __init__(
         self,
         *,
@@ -383,14 +388,20 @@ class ListUsersRequest(_message.Message):
         role: _builtins.str = ...,
         group_id: _builtins.str = ...,
         disabled: _builtins.bool | None = ...,
+        identity_provider: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_identity_provider", b"_identity_provider", "disabled", b"disabled", "identity_provider", b"identity_provider"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled", "group_id", b"group_id", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_identity_provider", b"_identity_provider", "disabled", b"disabled", "group_id", b"group_id", "identity_provider", b"identity_provider", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disabled: _TypeAlias = _typing.Literal["disabled"]  # noqa: Y015
     _WhichOneofArgType__disabled: _TypeAlias = _typing.Literal["_disabled", b"_disabled"]  # noqa: Y015
+    _WhichOneofReturnType__identity_provider: _TypeAlias = _typing.Literal["identity_provider"]  # noqa: Y015
+    _WhichOneofArgType__identity_provider: _TypeAlias = _typing.Literal["_identity_provider", b"_identity_provider"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disabled) -> _WhichOneofReturnType__disabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__identity_provider) -> _WhichOneofReturnType__identity_provider | None: ...
 
 Global___ListUsersRequest: _TypeAlias = ListUsersRequest  # noqa: Y015
 

@@ -86,4 +86,5 @@ def _to_session(login: LoginSession, owner: Principal) -> sessions_pb2.UserSessi
         create_time=timestamp(login.created_at),
         last_used_time=timestamp(login.last_used_at or login.created_at),
         current=login.id == owner.session,
+        expire_time=timestamp(login.expires_at),
     )
