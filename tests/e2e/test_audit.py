@@ -18,12 +18,12 @@ def events(admin: Api, *, count: int = 1, **wanted: Any) -> list[dict[str, Any]]
         page = admin.get(EVENTS, page_size=200, **wanted)["events"]
         return page if len(page) >= count else None
 
-    return until(found, seconds=30, what=f"{count} events of {wanted}")
+    return until(found, what=f"{count} events of {wanted}")
 
 
 def stranger(platform: Platform, address: str) -> httpx.Client:
     """Somebody at another address of this machine, from where nothing was refused yet in this minute."""
-    return httpx.Client(base_url=platform.url, transport=httpx.HTTPTransport(local_address=address))
+    return httpx.Client(base_url=platform.url, transport=httpx.HTTPTransport(local_address=address), timeout=60)
 
 
 def test_what_the_gateway_itself_refuses_is_in_the_log_and_many_times_are_one_line_more(
@@ -51,12 +51,16 @@ def test_what_the_gateway_itself_refuses_is_in_the_log_and_many_times_are_one_li
     assert (told["action"], told["target"]) == ("espalier.auth.v1.UserService/ListUsers", "users")
     # Those after the first come as one: when the minute is over, or the gateway ends.
     psutil.Process(platform.pid("gateway")).terminate()
-    psutil.wait_procs([psutil.Process(platform.pid("gateway"))], timeout=20)
+    psutil.wait_procs([psutil.Process(platform.pid("gateway"))], timeout=120)
     platform.up()
     told = {"address": "127.0.0.2", "query": "ORIGIN_REFUSED"}
-    again = [json.loads(event["after"]).get("again") for event in events(admin, count=2, **told)]
-    assert sum(number or 1 for number in again) == 50
-    assert len(again) <= 3, "a minute may have been over in between"
+
+    def lines_of_all() -> int | None:
+        again = [json.loads(event["after"]).get("again") for event in events(admin, **told)]
+        return len(again) if sum(number or 1 for number in again) == 50 else None
+
+    lines = until(lines_of_all, what="all that was refused")
+    assert lines <= 4, "a minute may have been over in between"
 
 
 def test_a_quota_that_refuses_is_one_line(platform: Platform, admin: Api) -> None:
@@ -117,9 +121,11 @@ def test_every_filter_is_there_over_rest(platform: Platform, admin: Api) -> None
 
 
 def test_pages_of_a_filter_follow_one_another_and_the_command_line_has_them_all(platform: Platform, admin: Api) -> None:
-    wanted = {"action": "espalier.auth.v1.AuthService/Login"}
+    # Of somebody who signs in here alone, or others' sign-ins would come in between.
+    admin.call("POST", "/api/v1/users", {"user": {"username": "loginus", "roles": ["viewer"]}, "password": PASSWORD})
     for _ in range(3):
-        platform.admin()
+        platform.login("loginus", PASSWORD)
+    wanted = {"action": "espalier.auth.v1.AuthService/Login", "actor": "loginus"}
     whole = [event["id"] for event in events(admin, count=3, **wanted)]
     paged, token = [], ""
     while True:
@@ -127,7 +133,7 @@ def test_pages_of_a_filter_follow_one_another_and_the_command_line_has_them_all(
         paged += [event["id"] for event in page["events"]]
         if not (token := page["next_page_token"]):
             break
-    assert paged[-len(whole) :] == whole
+    assert paged == whole
     platform.command("login", "--username", "admin", "--password-file", str(platform.home / "admin-password"))
     listed = json.loads(platform.command("audit", "list", "--action", wanted["action"], "-o", "json").stdout)
     assert {event["action"] for event in listed} == {wanted["action"]}
@@ -147,6 +153,5 @@ def test_refusals_of_the_gateway_wait_for_auth(platform: Platform, admin: Api) -
     # What comes after this test finds a gateway that checks sign-ins again.
     until(
         lambda: True if admin.http.get("/api/v1/files/none").status_code == 404 else None,
-        seconds=60,
         what="the gateway to check a sign-in",
     )

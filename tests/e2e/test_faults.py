@@ -32,7 +32,7 @@ def test_a_run_survives_the_death_of_every_process_of_the_platform(
         platform.kill(process)
         platform.up()
         step = trainer.run(endless)["progress"]["step"]
-        trainer.wait_for_step(endless, step + 5, seconds=60)
+        trainer.wait_for_step(endless, step + 5)
         assert platform.pids(RUNNER) == before, f"after the death of {process}"
     assert trainer.run(endless)["attempt"] == 1
     trainer.call("POST", f"/api/v1/training/runs/{endless}:stop", {"mode": "STOP_MODE_SAVE"})
@@ -45,7 +45,7 @@ def test_a_killed_rank_fails_the_run_with_its_cause_and_keeps_the_checkpoint(
     platform: Platform, trainer: Api, endless: str
 ) -> None:
     os.kill(platform.pids(RANK)[0], signal.SIGKILL)
-    failed = trainer.wait(endless, "FAILED", seconds=60)
+    failed = trainer.wait(endless, "FAILED")
     assert "SIGKILL" in failed["message"]
     assert failed["resumable"]
     attempt = trainer.get(f"/api/v1/training/runs/{endless}/attempts")["attempts"][0]
@@ -56,9 +56,9 @@ def test_a_killed_runner_takes_its_ranks_along_and_the_run_can_be_resumed(
     platform: Platform, trainer: Api, endless: str
 ) -> None:
     os.kill(platform.pids(RUNNER)[0], signal.SIGKILL)
-    failed = trainer.wait(endless, "FAILED", seconds=60)
+    failed = trainer.wait(endless, "FAILED")
     assert failed["resumable"], failed["message"]
-    until(lambda: True if not platform.pids(RANK) else None, seconds=10, what="the end of the ranks")
+    until(lambda: True if not platform.pids(RANK) else None, what="the end of the ranks")
     trainer.call("POST", f"/api/v1/training/runs/{endless}:resume", {})
     trainer.wait_for_step(endless, failed["progress"]["step"] + 5)
     assert len(platform.pids(RUNNER)) == 1

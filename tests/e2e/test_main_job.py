@@ -91,7 +91,7 @@ def deployment(trainer: Api, tuned: str, uninterrupted: str) -> dict[str, Any]:
         assert found["state"] != "DEPLOYMENT_STATE_FAILED", found["message"]
         return dict(found) if found["state"] == "DEPLOYMENT_STATE_READY" else None
 
-    return until(ready, seconds=90, what="the deployment")
+    return until(ready, seconds=300, what="the deployment")
 
 
 def register(api: Api, name: str, run: str) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def test_an_undeployed_model_no_longer_answers(trainer: Api, deployment: dict[st
         state = trainer.get(f"/api/v1/deployments/{deployment['id']}")["state"]
         return True if state == "DEPLOYMENT_STATE_STOPPED" else None
 
-    until(stopped, seconds=30, what="the end of the deployment")
+    until(stopped, what="the end of the deployment")
     session = trainer.call("POST", "/api/v1/chat/sessions", {"deployment_id": deployment["id"]})
     answer = trainer.http.post(f"/api/v1/chat/sessions/{session['id']}/messages", json={"text": "Are you there?"})
     assert answer.status_code == 409

@@ -54,7 +54,7 @@ def conversed(owner: Belongings, *, deployment_id: str, text: str) -> None:
         assert state["state"] != "DEPLOYMENT_STATE_FAILED", state["message"]
         return dict(state) if state["state"] == "DEPLOYMENT_STATE_READY" else None
 
-    until(ready, seconds=90, what="the deployment")
+    until(ready, seconds=300, what="the deployment")
     wanted = {"deployment_id": deployment_id, "system_prompt": text, "parameters": {"max_tokens": 2}}
     ids["chat_session"] = api.call("POST", "/api/v1/chat/sessions", wanted)["id"]
     path = f"/api/v1/chat/sessions/{ids['chat_session']}/messages"

@@ -62,7 +62,7 @@ class Stage:
 
     def public(self, path: str, body: Any, *, by: str) -> Made:
         """A call without a token."""
-        return Made(by, httpx.post(f"{self.platform.url}{path}", json=body))
+        return Made(by, httpx.post(f"{self.platform.url}{path}", json=body, timeout=60))
 
 
 def _role(stage: Stage) -> str:

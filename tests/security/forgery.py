@@ -25,7 +25,13 @@ class Forger:
     def __init__(self, kid: str, key: Ed25519PrivateKey, claims: dict[str, Any]) -> None:
         self.kid = kid
         self.key = key
-        self.claims = claims
+        self._claims = claims
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """What a token of the administrator says that is written now: what is refused is refused for another thing."""
+        now = int(time.time())
+        return {**self._claims, "iat": now, "exp": now + self._claims["exp"] - self._claims["iat"]}
 
     @property
     def header(self) -> dict[str, Any]:

@@ -12,4 +12,4 @@ def user(platform: Platform, name: str, role: str) -> Api:
 
 def token_of(api: Api) -> str:
     """The access token that a client sends."""
-    return api.http.headers["authorization"].removeprefix("Bearer ")
+    return api.token()

@@ -102,7 +102,7 @@ def event_of(admin: Api, made: Made) -> dict[str, Any]:
         assert len(found) < 2, found
         return dict(found[0]) if found else None
 
-    return until(arrived, seconds=10, what=f"the event of request {request_id}")
+    return until(arrived, what=f"the event of request {request_id}")
 
 
 def target_of(made: Made) -> set[str]:

@@ -16,7 +16,7 @@ from platform_process import Api, Platform
 from wire import Wire, all_rpcs
 
 SEED = 25
-SLEEP_SECONDS = 4
+SLEEP_SECONDS = 40  # longer than any honest call takes on a slow machine
 STRINGS = (
     "' OR '1'='1",
     "'; DROP TABLE users; DROP TABLE runs; --",

@@ -17,7 +17,7 @@ from platform_process import Platform
 from espalier_common.rpc.permissions import all_services
 from espalier_gateway.contract import Binding, read_contract, service_name
 
-CALL_SECONDS = 20.0
+CALL_SECONDS = 60.0
 REFUSALS = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
 
 
