@@ -164,7 +164,7 @@ class Api:
         with self._renewing:
             if time.monotonic() > self._renew_at:
                 body = {"refresh_token": self.refresh_token}
-                answer = httpx.post(f"{self.http.base_url}api/v1/auth/refresh", json=body, timeout=PATIENCE)
+                answer = httpx.post(self.http.base_url.join("/api/v1/auth/refresh"), json=body, timeout=PATIENCE)
                 if answer.is_success:
                     self._keep(answer.json())
         return self._token
