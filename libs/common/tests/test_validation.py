@@ -43,6 +43,8 @@ def test_a_good_message_passes(contract: SimpleNamespace) -> None:
         ({"weights": {"k\x00": 1.0}}, "weights (key)", "NUL"),
         ({"color": 7}, "color", "UNKNOWN_VALUE"),
         ({"at": {"seconds": 1 << 60}}, "at", "OUT_OF_RANGE"),
+        ({"at": {"nanos": -5}}, "at", "OUT_OF_RANGE"),
+        ({"at": {"nanos": 1_000_000_000}}, "at", "OUT_OF_RANGE"),
         ({"children": [{"name": "ok"}, {"name": "no", "count": 99}]}, "children[1].count", "TOO_GREAT"),
     ],
 )

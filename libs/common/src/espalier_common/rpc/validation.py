@@ -187,13 +187,15 @@ def _enum_check(field: FieldDescriptor) -> Check:
     return check
 
 
-# Seconds that a message of this type may carry: years 1 to 9999, and the length of 10,000 years.
+# Seconds and nanoseconds that a message of this type may carry: years 1 to 9999, counted forward from the second even
+# before 1970, and the length of 10,000 years.
 _MOMENTS = {
-    "google.protobuf.Timestamp": (-62_135_596_800, 253_402_300_799),
-    "google.protobuf.Duration": (-315_576_000_000, 315_576_000_000),
+    "google.protobuf.Timestamp": (-62_135_596_800, 253_402_300_799, 0),
+    "google.protobuf.Duration": (-315_576_000_000, 315_576_000_000, -999_999_999),
 }
 
 
-def _check_moment(message: Any, bounds: tuple[int, int], path: str) -> Iterator[FieldViolation]:
-    if not bounds[0] <= message.seconds <= bounds[1] or abs(message.nanos) > 999_999_999:
+def _check_moment(message: Any, bounds: tuple[int, int, int], path: str) -> Iterator[FieldViolation]:
+    first, last, least = bounds
+    if not first <= message.seconds <= last or not least <= message.nanos <= 999_999_999:
         yield FieldViolation(path, "is outside the range of its type", "OUT_OF_RANGE")
