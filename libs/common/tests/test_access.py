@@ -16,6 +16,7 @@ from espalier_common.db import TYPES, Database, Id, new_id, new_metadata
 from espalier_common.errors import Unavailable
 from espalier_common.group_peers import GroupPeers
 from espalier_common.identity import Principal, Scope, TokenVerifier, current_principal
+from espalier_common.revocations import Revocations
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.testing.rpc import SigningKey, start_rpc_server
 from espalier_common.visibility import reaches, visible
@@ -249,6 +250,21 @@ async def test_an_api_key_does_nothing_that_concerns_its_owners_account(contract
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await contract.call(server.channel(), "Known")(ask, metadata=metadata)
         assert from_rpc_error(refused.value).reason == "NOT_BY_API_KEY"
+    finally:
+        await server.close()
+
+
+async def test_nobody_changes_anything_while_auth_has_not_answered_for_long(contract: Any) -> None:
+    server = await start_rpc_server([(contract.add, Servicer(contract), contract.service)])
+    call = contract.call(server.channel(), "Guarded")
+    metadata = [("authorization", f"Bearer {server.key.token(permissions=['tests.*'], subject='mia')}")]
+    try:
+        server.verifier.revocations = Revocations(dict, grace=3600)
+        assert await call(contract.Ask(name="abc"), metadata=metadata)
+        server.verifier.revocations = Revocations(dict, grace=-1)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(contract.Ask(name="abc"), metadata=metadata)
+        assert isinstance(from_rpc_error(refused.value), Unavailable)
     finally:
         await server.close()
 

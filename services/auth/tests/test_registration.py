@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
+from google.protobuf.empty_pb2 import Empty
 from sqlalchemy import select, update
 
 from espalier.auth.v1 import (
@@ -271,6 +272,18 @@ async def test_with_an_administrators_link_a_user_chooses_a_new_password_once(st
     refresh = service_pb2.RefreshRequest(refresh_token=session.refresh_token)
     assert await refusal(auth.sign_in().Refresh(refresh)) == "INVALID_REFRESH_TOKEN"
     assert await refusal(stub(auth).ResetPassword(reset)) == "INVALID_RESET_LINK"
+
+
+async def test_of_twenty_who_use_one_link_at_once_one_chooses_the_password(start_auth: Any) -> None:
+    auth = await start_auth(public_url=PUBLIC_URL, throttle=False)
+    user = await auth.create_user("mia", roles=["viewer"])
+    token = token_of((await _make_link(auth, user.id)).url, "reset-password")
+    passwords = [f"{NEW_PASSWORD} {number}" for number in range(20)]
+    uses = [registration_pb2.ResetPasswordRequest(token=token, new_password=password) for password in passwords]
+    answers = await asyncio.gather(*map(stub(auth).ResetPassword, uses), return_exceptions=True)
+
+    [chosen] = [password for password, answer in zip(passwords, answers, strict=True) if isinstance(answer, Empty)]
+    assert (await auth.login("mia", chosen)).access_token
 
 
 async def test_a_link_expires_and_a_new_one_replaces_it(start_auth: Any) -> None:
