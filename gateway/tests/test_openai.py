@@ -168,6 +168,7 @@ async def test_each_error_is_of_its_class_for_the_client(
 
 def test_who_must_wait_for_tomorrow_is_told_not_to_try_again() -> None:
     assert error_response(QuotaExceeded("No.", retry_after=3600)).headers["x-should-retry"] == "false"
+    assert error_response(QuotaExceeded("Never.")).headers["x-should-retry"] == "false"
     assert "x-should-retry" not in error_response(QuotaExceeded("No.", retry_after=3)).headers
 
 

@@ -21,6 +21,7 @@ _CODE_OF_REASON = {
 }
 _CODE_OF_CODE = {"UNAUTHENTICATED": "invalid_api_key", "PERMISSION_DENIED": "insufficient_permissions"}
 _ABOUT_THE_MODEL = frozenset({"MODEL_NOT_FOUND", "MODEL_NOT_READY"})
+_VAIN_WITHOUT_TIME = frozenset({"MODEL_NOT_READY", "QUOTA_EXCEEDED"})
 
 
 def speaks_openai(path: str) -> bool:
@@ -62,5 +63,5 @@ def _param_of(error: EspalierError) -> str | None:
 
 def _retry_of(error: EspalierError) -> Mapping[str, str]:
     seconds: Any = getattr(error, "retry_after", None)
-    is_vain = seconds is None if error.reason == "MODEL_NOT_READY" else (seconds or 0.0) > LONG_SECONDS
+    is_vain = (seconds is None and error.reason in _VAIN_WITHOUT_TIME) or (seconds or 0.0) > LONG_SECONDS
     return {"x-should-retry": "false"} if is_vain else {}
