@@ -17,18 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
+from espalier_common.infra.processes import free_port
 from espalier_common.testing.rpc import SigningKey
 from espalier_gateway.__main__ import main
 
 from .fakes import RUN_ID, new_fakes, servicers
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> Any:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -54,15 +49,21 @@ def start() -> Any:
 def _close(process: Any) -> None:
     process.stdout.close()
     process.stderr.close()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
 
 
-def wait_until_live(port: Any, process: Any, seconds: Any = 15) -> Any:
+def processor_seconds() -> float:
+    """What the children that have ended took of the processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def wait_until_live(port: Any, process: Any, seconds: Any = 120) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10):
                 return
         except OSError:
             time.sleep(0.02)
@@ -71,24 +72,27 @@ def wait_until_live(port: Any, process: Any, seconds: Any = 15) -> Any:
 
 def end(process: Any) -> Any:
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=15)
+    _, errors = process.communicate(timeout=120)
     return process.returncode, [json.loads(line) for line in errors.splitlines()]
 
 
 def test_it_starts_fast_and_small_logs_json_and_ends_with_0(start: Any) -> None:
     port = free_port()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    bare = processor_seconds()
+    subprocess.run([sys.executable, "-c", "import asyncio, json, ssl"], check=True)
+    before = processor_seconds()
+    bare = before - bare
     process = start(listen=f"127.0.0.1:{port}", services="{}")
     wait_until_live(port, process)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=60) as answer:
         assert answer.status == 200
     status = Path(f"/proc/{process.pid}/status").read_text()
     memory = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
     code, log = end(process)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert code == 0
     assert memory < 90 << 10  # KiB
-    assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 2.5  # seconds, on a busy machine
+    # Seconds, on a busy machine; on a slow one, by what a Python takes that does nothing.
+    assert processor_seconds() - before < max(2.5, 30 * bare)
     events = [line["event"] for line in log]
     assert events[0] == "ready"
     assert events[-1] == "stopped"
@@ -104,7 +108,7 @@ def test_a_taken_port_is_one_sentence_that_names_port_and_setting(start: Any) ->
         taken.listen()
         port = taken.getsockname()[1]
         process = start(listen=f"127.0.0.1:{port}")
-        _, errors = process.communicate(timeout=15)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 78
     assert len(errors.splitlines()) == 1
     assert str(port).encode() in errors
@@ -142,13 +146,13 @@ def test_metrics_stand_on_a_port_of_their_own(start: Any) -> None:
     wait_until_live(port, process)
     for path in ("/api/v1/nothing", "/api/v1/me"):
         with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60)
     counted = 'espalier_http_requests_total{method="GET",route="espalier.auth.v1.UserService.GetMe",status="503"}'
     text = ""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     # A request is counted after its answer has gone out.
     while counted not in text and time.monotonic() < deadline:
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=60) as answer:
             text = answer.read().decode()
     assert counted in text
     assert end(process)[0] == 0
@@ -160,12 +164,13 @@ async def test_sigterm_lets_running_requests_end_and_tells_streams_to_come_again
     fakes["runs"].hold = True
     rpc = await rpc_server(servicers(fakes))
     port = free_port()
-    process = start(listen=f"127.0.0.1:{port}", services=json.dumps({"training-orchestrator": rpc.address}))
+    services = json.dumps({"training-orchestrator": rpc.address})
+    process = start(listen=f"127.0.0.1:{port}", services=services, drain_seconds="110")
     await asyncio.to_thread(wait_until_live, port, process)
     headers = {"authorization": f"Bearer {rpc.token_for(permissions=['*'])}"}
     async with (
         httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers=headers, verify=False, trust_env=False
+            base_url=f"http://127.0.0.1:{port}", headers=headers, verify=False, trust_env=False, timeout=60
         ) as client,
         client.stream("GET", f"/api/v1/training/runs/{RUN_ID}:watch") as answer,
     ):
@@ -175,7 +180,7 @@ async def test_sigterm_lets_running_requests_end_and_tells_streams_to_come_again
         process.send_signal(signal.SIGTERM)
         rest = [piece async for piece in pieces]
     code, _ = await asyncio.to_thread(end, process)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60, "the time for what runs was waited for"
     assert code == 0
     assert rest[-1].endswith("retry: 2000\n\n")
 
@@ -190,7 +195,7 @@ async def test_tokens_are_verified_with_the_keys_that_auth_gives(start: Any, rpc
     await asyncio.to_thread(wait_until_live, port, process)
     address = f"http://127.0.0.1:{port}/api/v1/files?filename=a"
     headers = {"content-type": "application/octet-stream"}
-    async with httpx.AsyncClient(headers=headers, verify=False, trust_env=False) as client:
+    async with httpx.AsyncClient(headers=headers, verify=False, trust_env=False, timeout=60) as client:
         for _ in range(2):
             token = rpc.token_for(permissions=["training.datasets.create"])
             answer = await client.post(address, content=b"x", headers={"authorization": f"Bearer {token}"})

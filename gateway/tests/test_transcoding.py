@@ -232,7 +232,7 @@ async def test_a_body_that_never_ends_is_given_up(start_gateway: StartGateway) -
         b"POST /api/v1/training/runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: 100\r\n\r\n{"
     )
-    answer = await asyncio.wait_for(reader.readline(), 5)
+    answer = await asyncio.wait_for(reader.readline(), 60)
     assert b" 408 " in answer
     writer.close()
 

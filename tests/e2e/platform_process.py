@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,14 +17,10 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from espalier_common.infra.processes import free_port
+
 ESPALIER = Path(sys.executable).parent / "espalier"
 PROCESSES = ("postgres", "nats", "auth", "model-registry", "chat", "eval", "training-orchestrator", "prompt", "gateway")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 T = TypeVar("T")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from typing import Any
 
 import yaml
 
-_DEADLINE = 240  # seconds; a run of these tests takes about 10 on two idle cores
+from espalier_common.infra.processes import free_port
+
+_DEADLINE = 900  # seconds; a run of these tests takes about 10 on two idle cores
 
 TINY = {
     "hidden_size": 32,
@@ -63,9 +64,7 @@ def launch(output_dir: Path, *, ranks: int = 1, attempt: int = 1, stop: str = ""
     path = directory / "run.yaml"
     path.write_text(yaml.safe_dump(content))
     processes = (
-        [_start(path, rank, ranks, port=_free_port()) for rank in range(ranks)]
-        if ranks == 1
-        else _together(path, ranks)
+        [_start(path, rank, ranks, port=free_port()) for rank in range(ranks)] if ranks == 1 else _together(path, ranks)
     )
     outputs = [process.communicate(timeout=_DEADLINE)[0] for process in processes]
     metrics = directory / "metrics.jsonl"
@@ -74,7 +73,7 @@ def launch(output_dir: Path, *, ranks: int = 1, attempt: int = 1, stop: str = ""
 
 
 def _together(path: Path, ranks: int) -> list[subprocess.Popen[str]]:
-    port = _free_port()
+    port = free_port()
     return [_start(path, rank, ranks, port=port) for rank in range(ranks)]
 
 
@@ -90,9 +89,3 @@ def _start(path: Path, rank: int, ranks: int, *, port: int) -> subprocess.Popen[
     }
     command = [sys.executable, "-m", "espalier_trainer.train", str(path)]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -6,6 +6,7 @@ The pid alone proves nothing: it is reused after a while or after a reboot. Toge
 import errno
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 import psutil
 
 MAX_LOG_BYTES = 20 << 20
+FREE_RANGE = range(20_000, 32_000)
 
 
 class ProcessError(Exception):
@@ -163,11 +165,16 @@ def tail(log_file: Path, lines: int = 10) -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on at this moment. Raises ProcessError when none is found.
+
+    It is below those that systems give to outgoing connections, so that none of these takes it before it is used, and
+    chosen by chance, so that two processes that look at the same time find different ones.
+    """
+    for port in random.SystemRandom().sample(FREE_RANGE, 200):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise ProcessError(f"No free port was found between {FREE_RANGE.start} and {FREE_RANGE.stop - 1}.")
 
 
 def require_free_port(port: int, *, setting: str, host: str = "127.0.0.1") -> None:

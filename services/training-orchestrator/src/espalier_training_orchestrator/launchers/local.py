@@ -6,7 +6,6 @@ import http.client
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -233,9 +232,10 @@ def _cause(exit_code: int | None, log_tail: tuple[str, ...]) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
+    # Imported here: servers alone need it, and the service starts sooner without.
+    from espalier_common.infra.processes import free_port
+
+    return free_port()
 
 
 def _masked(name: str, value: str) -> str:
