@@ -41,11 +41,20 @@ class ConsolePlatform(Platform):
         }
 
     def let_sign_ins_age(self, user_id: str) -> None:
-        """As if a user had signed in an hour ago; the one thing that a test cannot wait for."""
+        """As if a user had signed in an hour ago; a test cannot wait for it."""
+        self._change_sessions("created_at = created_at - interval '1 hour'", user_id)
+
+    def let_sessions_end_soon(self, user_id: str) -> None:
+        """As if a user had signed in 29 days ago, and his sessions were over in three hours."""
+        self._change_sessions(
+            "created_at = now() - interval '29 days', expires_at = now() + interval '3 hours'", user_id
+        )
+
+    def _change_sessions(self, assignments: str, user_id: str) -> None:
         kept = json.loads((self.home / "secrets" / "secrets.json").read_text("utf-8"))
         ports = json.loads((self.home / "run" / "ports.json").read_text("utf-8"))
         address = {"host": "127.0.0.1", "port": ports["postgres"], "dbname": "auth", "user": "auth"}
-        statement = "UPDATE login_sessions SET created_at = created_at - interval '1 hour' WHERE user_id = %s"
+        statement = f"UPDATE login_sessions SET {assignments} WHERE user_id = %s"
         with closing(psycopg2.connect(**address, password=kept["database/auth"])) as connection, connection:
             connection.cursor().execute(statement, (user_id,))
 

@@ -106,6 +106,31 @@ async def test_several_users_are_disabled_at_once_each_with_a_result(administrat
     await expect(box.get_by_role("listitem").filter(has_text="quin-2")).to_contain_text("changed the user quin-2")
     await submit(box, "Close")
     await expect(row(page, "Users", "quin-1")).to_contain_text("Disabled")
+    await expect(row(page, "Users", "quin-2")).to_contain_text("tester")
+
+    await page.get_by_label("Select all on this page").check()
+    await page.get_by_role("button", name="Roles …").click()
+    box = dialog(page, "Roles of users")
+    await expect(box.get_by_role("button", name="Change them")).to_be_disabled()
+    await choose(page, box.get_by_role("combobox", name="Roles"), "auditor")
+    await box.get_by_role("button", name="Change them").click()
+    await expect(box.get_by_role("status")).to_contain_text("2 changed, 0 failed")
+    await submit(box, "Close")
+    for name, before in (("quin-1", "viewer"), ("quin-2", "tester")):
+        await expect(row(page, "Users", name)).to_contain_text("auditor")
+        await expect(row(page, "Users", name)).to_contain_text(before)
+
+
+async def test_users_are_found_by_what_they_sign_in_with(administration: Administration) -> None:
+    administration.user("sina", "viewer")
+    page = await administration.open("/admin/users?query=sina")
+    found = row(page, "Users", "sina")
+    await expect(found).to_contain_text("Password")
+    source = page.get_by_role("combobox", name="Signs in with")
+    await choose(page, source, "Corporate login")
+    await expect(page.get_by_text("No user fits these filters.")).to_be_visible()
+    await choose(page, source, "Password")
+    await expect(found).to_be_visible()
 
 
 async def test_all_sessions_of_a_user_end(administration: Administration, platform: ConsolePlatform) -> None:

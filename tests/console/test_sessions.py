@@ -158,3 +158,27 @@ async def test_one_of_the_own_sessions_is_ended(windows: Windows, platform: Cons
         await expect(row).to_have_count(before - 1)
     refused = program.http.post("/api/v1/auth/refresh", json={"refresh_token": program.refresh_token})
     assert refused.status_code == 401
+
+
+async def test_whose_session_ends_soon_is_told_and_begins_another_under_what_he_types(
+    windows: Windows, platform: ConsolePlatform, new_user: NewUser
+) -> None:
+    user_id = new_user("tilda")
+    page = await windows.page("/profile")
+    await sign_in(page, "tilda")
+    name = page.locator('input[name="name"]')
+    await expect(name).to_be_visible()
+    notice = page.get_by_role("complementary", name="Your session")
+    await expect(notice).to_be_hidden()
+    platform.let_sessions_end_soon(user_id)
+    await page.reload()
+    await name.fill("Tilda of the long form")
+    await expect(notice).to_contain_text("Your session ends in 3 hours")
+    await check_accessibility(page)
+    await notice.get_by_role("button", name="Sign in again").click()
+    dialog = page.get_by_role("dialog", name="Sign in again")
+    await fill_in(page, again=PASSWORD)
+    await dialog.get_by_role("button", name="Sign in", exact=True).click()
+    await expect(dialog).to_be_hidden()
+    await expect(notice).to_be_hidden()
+    await expect(name).to_have_value("Tilda of the long form")

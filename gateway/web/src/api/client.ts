@@ -5,8 +5,8 @@ import type { paths } from "./schema";
 const REFRESHED = "espalier-refreshed";
 const unsafe = new Set(["POST", "PUT", "PATCH", "DELETE"]);
 
-/** Why somebody has to sign in again: his session is over, or he did so too long ago for what he wants to do. */
-export type Cause = "ended" | "too-long-ago";
+/** Why somebody signs in again: his session is over, it soon will be, or what he wants to do takes a recent sign-in. */
+export type Cause = "ended" | "ending" | "too-long-ago";
 /** True once he has signed in again, and the call is worth repeating. */
 type SignInAgain = (cause: Cause) => Promise<boolean>;
 let signInAgain: SignInAgain = () => Promise.resolve(false);

@@ -4,6 +4,7 @@ import { api, type Cause, hasSession, onSignInNeeded } from "../api/client";
 import { ProblemError } from "../api/problem";
 import { answerOf, queryClient } from "../api/queries";
 import type { components } from "../api/schema";
+import { SESSIONS } from "./useSessions";
 
 export type Me = components["schemas"]["auth.v1.Me"];
 
@@ -55,6 +56,7 @@ async function adopt(): Promise<void> {
   const before = user.value?.id;
   await load();
   if (before && before !== user.value?.id) queryClient.clear();
+  void queryClient.invalidateQueries({ queryKey: SESSIONS });
   resume(true);
   tell({ kind: "signed-in", user: user.value?.id ?? "" });
 }
@@ -98,13 +100,19 @@ function tell(notice: Notice): void {
 }
 
 /** The calls that waited go on also when it cannot be asked who this is: each says what it meets. */
-async function renew(): Promise<void> {
+async function goOn(): Promise<void> {
   await load().catch(() => undefined);
+  void queryClient.invalidateQueries({ queryKey: SESSIONS });
   resume(true);
 }
 
+/** Lets the user begin a new session before this one ends. */
+function renew(): void {
+  needed.value ??= "ending";
+}
+
 tabs.onmessage = ({ data }: MessageEvent<Notice>) => {
-  if (data.kind === "signed-in" && data.user === user.value?.id) void renew();
+  if (data.kind === "signed-in" && data.user === user.value?.id) void goOn();
   // Another user: nothing of the first one may stay on the screen.
   else if (data.kind === "signed-in" || user.value) location.reload();
 };
@@ -122,5 +130,5 @@ onSignInNeeded((cause) => {
 });
 
 export function useSession() {
-  return { me, user, needed, may, load, ensureLoaded, login, adopt, logout, forget, resume };
+  return { me, user, needed, may, load, ensureLoaded, login, adopt, logout, forget, resume, renew };
 }
