@@ -209,6 +209,7 @@ async def test_stopping_keeps_what_is_there(chat: Any, slowly: Slowly, until: An
     stopped = await chat.stub().StopMessage(request)
     assert (stopped.state, stopped.text) == (pb.MESSAGE_STATE_INTERRUPTED, "Once upon ")
     assert stopped.error == "Stopped on request."
+    assert (stopped.prompt_tokens, stopped.completion_tokens) == (2, 2), "estimated: nobody told them"
     assert [delta async for delta in call][-1].message == stopped
     assert await chat.stub().StopMessage(request) == stopped
     await until(lambda: model_server.left == 1)

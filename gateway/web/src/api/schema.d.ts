@@ -2904,12 +2904,12 @@ export interface components {
             finish_reason: string;
             /**
              * Format: int32
-             * @description Tokens of the prompt; 0 while unknown.
+             * @description Tokens of the prompt; 0 while unknown. An estimate where the model server did not come to tell.
              */
             prompt_tokens: number;
             /**
              * Format: int32
-             * @description Tokens of the answer; 0 while unknown.
+             * @description Tokens of the answer; 0 while unknown. The number of its pieces where the model server did not come to tell.
              */
             completion_tokens: number;
             /**

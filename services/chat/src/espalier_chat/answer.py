@@ -13,6 +13,7 @@ from enum import Enum
 from espalier_chat.chunks import Piece
 from espalier_chat.errors import UpstreamError
 from espalier_chat.models import Message, MessageState, Outcome
+from espalier_chat.service import tokens_used
 
 MAX_PIECE_CHARACTERS = 1 << 18  # at four bytes each a MiB, well below what one gRPC message may carry
 
@@ -88,6 +89,8 @@ class Answer:
         self._started = self._loop.time()
         self._first_token: float | None = None
         self._last = Piece()
+        self._pieces = 0
+        self._asked_characters = 0
 
     def take(self, piece: Piece) -> None:
         """Adds what the model server sent. Raises UpstreamError beyond the greatest length."""
@@ -100,6 +103,7 @@ class Answer:
         )
         if not piece.text:
             return
+        self._pieces += 1
         self._bytes += len(piece.text.encode())
         if self._bytes > self._max_bytes:
             raise UpstreamError(f"The answer grew beyond {self._max_bytes} bytes and was cut there.")
@@ -120,16 +124,28 @@ class Answer:
             self.stop_cause = cause
             self._cancel()
 
+    def asked(self, characters: int) -> None:
+        """A conversation of this length goes to the model server."""
+        self._asked_characters = characters
+
     def outcome(self, state: MessageState, error: str = "") -> Outcome:
         """What is to be kept, ended in this state now."""
         now = self._loop.time()
+        used = (self._last.prompt_tokens or 0, self._last.completion_tokens or 0)
+        if self._pieces:
+            used = tokens_used(
+                self._last.prompt_tokens,
+                self._last.completion_tokens,
+                characters=self._asked_characters,
+                pieces=self._pieces,
+            )
         return Outcome(
             state=state,
             text=self.text.whole(),
             error=error,
             finish_reason=self._last.finish_reason,
-            prompt_tokens=self._last.prompt_tokens or 0,
-            completion_tokens=self._last.completion_tokens or 0,
+            prompt_tokens=used[0],
+            completion_tokens=used[1],
             time_to_first_token=0.0 if self._first_token is None else self._first_token - self._started,
             duration=now - self._started,
         )

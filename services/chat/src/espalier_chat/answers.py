@@ -153,6 +153,7 @@ class Answers:
             "stream_options": {"include_usage": True},
             **turn.parameters,
         }
+        answer.asked(sum(len(each["content"]) for each in turn.conversation))
         relay = asyncio.create_task(self._upstream.relay(endpoint, request, answer.take))
         # Only the relay is ever cancelled: this task lives on to keep what is there.
         answer.on_stop(relay.cancel)

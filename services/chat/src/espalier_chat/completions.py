@@ -17,7 +17,7 @@ from espalier_chat.keeping import until_stored
 from espalier_chat.models import CompletionEnded, MessageState
 from espalier_chat.passage import Passage
 from espalier_chat.pipe import Pipe
-from espalier_chat.service import HOLD_SECONDS, Endpoint, Limits, estimated_tokens
+from espalier_chat.service import HOLD_SECONDS, Endpoint, Limits, tokens_used
 from espalier_common.db import Database, new_id
 from espalier_common.errors import EspalierError
 from espalier_common.identity import Principal
@@ -69,19 +69,22 @@ class Completion:
         """What it used. Where the model server did not come to tell, the answer is counted by its pieces, the first of
         which says nothing yet, and the prompt estimated. A request that it refused used nothing.
         """
-        passage = self.passage
-        prompt_tokens, completion_tokens = passage.prompt_tokens, passage.completion_tokens
+        passage, used = self.passage, (0, 0)
         if passage.is_asked:
-            prompt_tokens = estimated_tokens(self.asked.characters) if prompt_tokens is None else prompt_tokens
-            completion_tokens = max(passage.pieces - 1, 0) if completion_tokens is None else completion_tokens
+            used = tokens_used(
+                passage.prompt_tokens,
+                passage.completion_tokens,
+                characters=self.asked.characters,
+                pieces=max(passage.pieces - 1, 0),
+            )
         return CompletionEnded(
             id=self.id,
             deployment_id=self.endpoint.deployment_id,
             owner_id=self.owner_id,
             model=self.endpoint.model,
             state=state,
-            prompt_tokens=prompt_tokens or 0,
-            completion_tokens=completion_tokens or 0,
+            prompt_tokens=used[0],
+            completion_tokens=used[1],
         )
 
 

@@ -228,6 +228,19 @@ def least_use(characters: int, most_tokens: int) -> dict[str, float]:
     return {"REQUESTS": 1.0, "TOKENS_IN": tokens_in, "TOKENS_OUT": float(most_tokens)}
 
 
+def tokens_used(
+    prompt_tokens: int | None, completion_tokens: int | None, *, characters: int, pieces: int
+) -> tuple[int, int]:
+    """Tokens of prompt and answer: as the model server told them, else estimated.
+
+    The estimate takes the characters of what was asked, and the pieces in which the answer came: tokens as a rule.
+    """
+    return (
+        estimated_tokens(characters) if prompt_tokens is None else prompt_tokens,
+        pieces if completion_tokens is None else completion_tokens,
+    )
+
+
 def estimated_tokens(characters: int) -> int:
     """Tokens of a text of this length, as long as no tokenizer has counted them."""
     return characters // CHARACTERS_OF_A_TOKEN + 1

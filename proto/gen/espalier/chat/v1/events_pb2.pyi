@@ -45,9 +45,9 @@ class AnswerFinished(_message.Message):
     state: _service_pb2.MessageState.ValueType
     """How it ended."""
     prompt_tokens: _builtins.int
-    """Tokens of the prompt; 0 when the model server did not tell. Of a completion that was cut an estimate."""
+    """Tokens of the prompt; an estimate where the model server did not come to tell."""
     completion_tokens: _builtins.int
-    """Tokens of the answer; 0 when the model server did not tell. Of a completion that was cut the number of its pieces."""
+    """Tokens of the answer; the number of its pieces where the model server did not come to tell."""
     model: _builtins.str
     """Name under which the deployment serves its model; empty when it was never asked."""
     source: _builtins.str

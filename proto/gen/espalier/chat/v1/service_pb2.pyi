@@ -208,9 +208,9 @@ class Message(_message.Message):
     finish_reason: _builtins.str
     """Why the model ended, such as "stop" or "length"."""
     prompt_tokens: _builtins.int
-    """Tokens of the prompt; 0 while unknown."""
+    """Tokens of the prompt; 0 while unknown. An estimate where the model server did not come to tell."""
     completion_tokens: _builtins.int
-    """Tokens of the answer; 0 while unknown."""
+    """Tokens of the answer; 0 while unknown. The number of its pieces where the model server did not come to tell."""
     time_to_first_token_seconds: _builtins.float
     """Seconds from sending to the first token (TTFT); 0 while unknown."""
     duration_seconds: _builtins.float
