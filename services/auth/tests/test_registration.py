@@ -26,8 +26,10 @@ from espalier.auth.v1 import (
 from espalier_auth.models import User
 from espalier_auth.registration.models import Invitation, PasswordReset
 from espalier_common.db import utc_now
+from espalier_common.errors import InvalidArgument
 from espalier_common.infra.processes import free_port
 from espalier_common.rpc.status import from_rpc_error
+from espalier_common.rpc.timestamps import timestamp
 
 PUBLIC_URL = "https://espalier.example.org"
 NEW_PASSWORD = "an orange bicycle"
@@ -83,7 +85,7 @@ def token_of(url: str, path: str) -> str:
 
 
 async def register(auth: Any, username: str = "mia", **fields: Any) -> resources_pb2.User:
-    request = registration_pb2.RegisterRequest(username=username, password="a quiet green lamp", **fields)
+    request = registration_pb2.RegisterRequest(username=username, **{"password": "a quiet green lamp"} | fields)
     user: resources_pb2.User = await stub(auth).Register(request)
     return user
 
@@ -148,6 +150,24 @@ async def test_by_invitation_one_person_registers_with_its_roles_and_address(sta
     user = await register(auth, invitation_token=token)
     assert (list(user.roles), user.email) == (["trainer"], "mia@example.org")
     assert await refusal(register(auth, "eve", invitation_token=token)) == "INVALID_INVITATION"
+
+
+async def test_all_that_is_wrong_with_a_newcomer_and_with_an_invitation_is_told_at_once(start_auth: Any) -> None:
+    auth = await start_auth(registration="open", public_url=PUBLIC_URL)
+    long_ago = timestamp(utc_now() - timedelta(days=1))
+    for call, fields in (
+        (
+            register(auth, display_name="M\u202e", email="nowhere", password="password12345678"),
+            ["display_name", "email", "password"],
+        ),
+        (invite(auth, email="nowhere", group_ids=["a", "b"]), ["email", "group_ids[0]", "group_ids[1]"]),
+        (invite(auth, expire_time=long_ago, roles=["king"]), ["expire_time", "roles[0]"]),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        error = from_rpc_error(refused.value)
+        assert isinstance(error, InvalidArgument)
+        assert [found.field.removeprefix("invitation.") for found in error.violations] == fields
 
 
 async def test_of_twenty_people_with_one_invitation_one_gets_in(start_auth: Any) -> None:

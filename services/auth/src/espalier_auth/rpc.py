@@ -16,6 +16,7 @@ from espalier_auth.display_names import find_name_violations
 from espalier_auth.email_addresses import find_email_violations
 from espalier_auth.errors import ForPeopleOnly, InitialPasswordOver, InvalidPassword, InvalidRefreshToken, InvalidUser
 from espalier_auth.etags import role_etag, user_etag
+from espalier_auth.faults import Faults
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.models import KnownPassword, User
 from espalier_auth.passwords import Passwords, find_weaknesses
@@ -200,11 +201,17 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         return Empty()
 
     async def CreateUser(self, request: service_pb2.CreateUserRequest, context: object) -> resources_pb2.User:
-        _require_username(request.user.username)
-        _require_name_and_email(request.user)
+        faults = Faults()
+        with faults.collected():
+            _require_username(request.user.username)
+        with faults.collected():
+            _require_name_and_email(request.user)
         # Refused before the hash is worked out; asked once more when the user is added.
-        await asyncio.to_thread(self._check_roles, list(request.user.roles), current_principal())
-        await self._require_good_password(request.password, username=request.user.username, field="password")
+        with faults.collected():
+            await asyncio.to_thread(self._check_roles, list(request.user.roles), current_principal())
+        with faults.collected():
+            await self._require_good_password(request.password, username=request.user.username, field="password")
+        faults.refuse()
         new = NewUser(
             username=request.user.username,
             display_name=request.user.display_name.strip(),

@@ -15,6 +15,7 @@ from espalier.auth.v1 import registration_pb2, registration_pb2_grpc, resources_
 from espalier_auth.display_names import find_name_violations
 from espalier_auth.email_addresses import find_email_violations
 from espalier_auth.errors import InvalidPassword, InvalidUser
+from espalier_auth.faults import Faults
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.passwords import Passwords, find_weaknesses
 from espalier_auth.registration.errors import MailNotConfigured, TooManyRequests
@@ -81,8 +82,8 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
     async def Register(self, request: registration_pb2.RegisterRequest, context: object) -> resources_pb2.User:
         newcomer = Newcomer(
             username=request.username,
-            display_name=_display_name(request.display_name),
-            email=_email(request.email, field="email"),
+            display_name=request.display_name.strip(),
+            email=request.email.strip().lower(),
             invitation_token=request.invitation_token,
         )
         # An invitation is proof enough; everybody else, and whoever tries wrong ones, is counted by address.
@@ -153,8 +154,16 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
 
     def _check_newcomer(self, newcomer: Newcomer, password: str) -> None:
         with self._database.transaction() as session:
-            self._parts.registration.check(session, newcomer)
-            self._require_good_password(session, password, username=newcomer.username, field="password")
+            faults = Faults()
+            with faults.collected():
+                self._parts.registration.check(session, newcomer)
+            with faults.collected():
+                _require_name(newcomer.display_name)
+            with faults.collected():
+                _require_email(newcomer.email)
+            with faults.collected():
+                self._require_good_password(session, password, username=newcomer.username, field="password")
+            faults.refuse()
 
     def _register(self, newcomer: Newcomer, password_hash: str) -> resources_pb2.User:
         with self._database.transaction() as session:
@@ -204,7 +213,8 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
 
 
 def _read_invitation(invitation: registration_pb2.Invitation) -> NewInvitation:
-    found = [
+    found = find_email_violations(invitation.email, field="invitation.email")
+    found += [
         FieldViolation(f"invitation.group_ids[{index}]", "must be the UUID of a group", "UUID")
         for index, id in enumerate(invitation.group_ids)
         if not is_uuid(id)
@@ -213,7 +223,7 @@ def _read_invitation(invitation: registration_pb2.Invitation) -> NewInvitation:
         raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
     given = invitation.HasField("expire_time")
     return NewInvitation(
-        email=_email(invitation.email, field="invitation.email"),
+        email=invitation.email.strip().lower(),
         roles=list(invitation.roles),
         group_ids=list(invitation.group_ids),
         expires_at=invitation.expire_time.ToDatetime(tzinfo=UTC) if given else None,
@@ -233,16 +243,14 @@ def _to_invitation(invitation: Invitation, *, url: str = "") -> registration_pb2
     )
 
 
-def _display_name(text: str) -> str:
+def _require_name(text: str) -> None:
     if found := find_name_violations(text, field="display_name"):
         raise InvalidUser(f"The request is not valid: display_name {found[0].description}.", violations=found)
-    return text.strip()
 
 
-def _email(text: str, *, field: str) -> str:
-    if found := find_email_violations(text, field=field):
-        raise InvalidUser(f"The request is not valid: {field} {found[0].description}.", violations=found)
-    return text.strip().lower()
+def _require_email(text: str) -> None:
+    if found := find_email_violations(text, field="email"):
+        raise InvalidUser(f"The request is not valid: email {found[0].description}.", violations=found)
 
 
 def servicers(rpc: RegistrationRpc) -> list[ServicerEntry]:

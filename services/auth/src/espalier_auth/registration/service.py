@@ -10,6 +10,7 @@ from espalier_auth import repository as users_repository
 from espalier_auth.access.repository import find_group, find_reached_group, members_of
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.errors import InvalidUser, UserNotFound
+from espalier_auth.faults import Faults
 from espalier_auth.models import GroupMember, User
 from espalier_auth.registration import repository
 from espalier_auth.registration.errors import (
@@ -72,11 +73,14 @@ class Invitations:
 
         Raises InvalidUser, EmailTaken, and AboveOwnRights: nobody gives what he does not have.
         """
-        now = utc_now()
+        now, faults = utc_now(), Faults()
         expires_at = new.expires_at or now + INVITATION_LIVES
-        if not now < expires_at <= now + LONGEST_INVITATION:
-            raise _wrong("expire_time", "must lie in the future, at most 90 days from now")
-        self._access.require_known(session, new.roles, field="invitation.roles")
+        with faults.collected():
+            if not now < expires_at <= now + LONGEST_INVITATION:
+                raise _wrong("expire_time", "must lie in the future, at most 90 days from now")
+        with faults.collected():
+            self._access.require_known(session, new.roles, field="invitation.roles")
+        faults.refuse()
         roles = [*new.roles, *(role for id in new.group_ids for role in self._roles_of_group(session, id, by=by))]
         self._access.require_rights_of(session, roles, by=by)
         self._access.require_reach(session, roles, _members(session, new.group_ids), by=by)
