@@ -147,7 +147,7 @@ def server(platform: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     server = uvicorn.Server(uvicorn.Config(platform.app(), port=0, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not server.started:
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -21,7 +21,7 @@ def test_a_service_that_ends_while_starting_is_named_with_the_end_of_its_log(tmp
             log_file=layout.log_file(service.name),
         )
     first = processes.read_record(layout.record_file(table.SERVICES[0].name))
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while processes.is_alive(first):
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -46,7 +46,7 @@ def attempt(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 def test_a_training_is_found_by_its_lock_and_saves_when_asked(attempt: Path) -> None:
     runners = trainings.living_runners(attempt)
     assert [runner.name for runner in runners] == ["run-1"]
-    ended = trainings.save_and_end(runners, seconds=20)
+    ended = trainings.save_and_end(runners, seconds=120)
     assert "saved at step 12" in ended[0].message
     assert trainings.living_runners(attempt) == []
 
@@ -55,7 +55,7 @@ def test_a_training_is_found_by_its_lock_and_saves_when_asked(attempt: Path) -> 
 def test_a_training_that_does_not_end_is_killed(attempt: Path) -> None:
     ended = trainings.save_and_end(trainings.living_runners(attempt), seconds=0.2)
     assert "killed" in ended[0].message
-    assert all(trainings._wait(runner, time.monotonic() + 10) for runner in trainings.living_runners(attempt))
+    assert all(trainings._wait(runner, time.monotonic() + 60) for runner in trainings.living_runners(attempt))
 
 
 def test_a_lock_that_nobody_holds_is_no_training(tmp_path: Path) -> None:

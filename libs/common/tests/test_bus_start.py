@@ -26,5 +26,5 @@ asyncio.run(main())
 
 
 def test_a_call_before_the_connection_leaves_the_import_of_the_client_to_the_thread_that_connects() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=300)
     assert done.stdout.splitlines() == ["unavailable False"] * 3, done.stderr

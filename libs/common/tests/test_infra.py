@@ -45,7 +45,7 @@ def files(home: Path) -> Files:
 
 
 def wait_for_output(log_file: Path) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while "up" not in processes.tail(log_file):
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -92,7 +92,7 @@ def test_a_program_that_is_missing_is_told(files: Files) -> None:
 def test_a_process_that_ends_while_starting_shows_its_log(files: Files) -> None:
     record = processes.start([sys.executable, "-c", "print('the reason'); exit(3)"], **files)
     with pytest.raises(ProcessError, match="the reason"):
-        processes.wait_until(lambda: False, record=record, deadline=10, what="It", log_file=files["log_file"])
+        processes.wait_until(lambda: False, record=record, deadline=60, what="It", log_file=files["log_file"])
 
 
 def test_a_taken_port_is_told_with_its_setting() -> None:

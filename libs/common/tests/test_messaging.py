@@ -60,7 +60,7 @@ def database(migrated_database: Callable[[str], Database], package: str) -> Data
 async def bus(nats_url: str) -> AsyncIterator[Bus]:
     bus = Bus(nats_url, name="tests")
     await bus.start()
-    await asyncio.wait_for(bus.wait_connected(), 10)
+    await asyncio.wait_for(bus.wait_connected(), 60)
     yield bus
     await bus.close()
 
@@ -72,7 +72,7 @@ def stream() -> Stream:
     return Stream(name, (f"{name}.*",), max_age=600, max_bytes=1 << 20)
 
 
-async def becomes(condition: Callable[[], Any], *, seconds: float = 15) -> None:
+async def becomes(condition: Callable[[], Any], *, seconds: float = 120) -> None:
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.02)
@@ -126,7 +126,7 @@ async def test_an_event_leaves_after_its_commit_and_never_after_a_rollback(
     with pytest.raises(RuntimeError):
         await asyncio.to_thread(lambda: change(1, fail=True))
     await asyncio.to_thread(lambda: change(2, fail=False))
-    message = await seen.next_msg(timeout=5)
+    message = await seen.next_msg(timeout=60)
     assert contract.Reply.FromString(message.data).number == 2
     assert message.headers["Espalier-Key"] == "k"
     await becomes(lambda: unpublished(database) == 0)
@@ -170,7 +170,7 @@ async def test_a_user_publishes_its_own_and_reports_of_use_and_nothing_else(serv
     bus = Bus(server.url("chat"), name="chat")
     try:
         await bus.start()
-        await asyncio.wait_for(bus.wait_connected(), 10)
+        await asyncio.wait_for(bus.wait_connected(), 60)
         await bus.publish("espalier.chat.v1.Said", b"", msg_id="1")
         await bus.publish(USAGE_REPORTS, b"", msg_id="3")
         with pytest.raises(Unavailable):

@@ -38,7 +38,7 @@ async def log_of(auth: Any) -> Any:
     return audit_pb2_grpc.AuditServiceStub(channel)
 
 
-async def wait_for(auth: Any, count: int = 1, seconds: float = 20, **wanted: Any) -> list[audit_pb2.AuditEvent]:
+async def wait_for(auth: Any, count: int = 1, seconds: float = 120, **wanted: Any) -> list[audit_pb2.AuditEvent]:
     """The events that match, as soon as there are so many."""
     log = await log_of(auth)
     end = time.monotonic() + seconds

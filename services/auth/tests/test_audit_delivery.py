@@ -93,7 +93,7 @@ def tell(database: Database, number: int) -> str:
     return event.id
 
 
-async def kept(database: Database, count: int, seconds: float = 60) -> set[str]:
+async def kept(database: Database, count: int, seconds: float = 300) -> set[str]:
     """Ids of the events told by chat, as soon as there are so many."""
     statement = select(AuditEntry.id).where(AuditEntry.service == "chat")
     end = time.monotonic() + seconds

@@ -106,7 +106,7 @@ def _command(variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     others = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
     return subprocess.run(
         [sys.executable, "-m", "espalier_auth", "rotate-master-key"],
-        env=others | variables, capture_output=True, text=True, timeout=60, check=False,
+        env=others | variables, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

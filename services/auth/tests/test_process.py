@@ -81,7 +81,7 @@ def test_keys_are_rotated_by_a_command_while_the_service_runs(
 
 def _keys_when_two(stub: Any) -> list[Any]:
     """The published keys, as soon as the service has seen the new one."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while len(keys := stub.GetJwks(service_pb2.GetJwksRequest()).keys) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -105,17 +105,17 @@ def _process(variables: dict[str, str], *, end: signal.Signals) -> Iterator[Any]
     process = subprocess.Popen(command, env=_environment(variables), stderr=subprocess.DEVNULL)
     try:
         with grpc.insecure_channel(variables["ESPALIER_LISTEN"], options=_IMPATIENT) as channel:
-            grpc.channel_ready_future(channel).result(timeout=20)
+            grpc.channel_ready_future(channel).result(timeout=120)
             yield service_pb2_grpc.AuthServiceStub(channel)
     finally:
         process.send_signal(end)
-        assert process.wait(15) == (0 if end is signal.SIGTERM else -end)
+        assert process.wait(120) == (0 if end is signal.SIGTERM else -end)
 
 
 def _run(variables: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "espalier_auth", *command],
-        env=_environment(variables), capture_output=True, text=True, timeout=30, check=False,
+        env=_environment(variables), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 

@@ -188,7 +188,7 @@ class Chat:
 
     async def settled(self, session_id: str) -> pb.Message:
         """The last message, once nothing is generated any more."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 message = (await self.messages(session_id))[-1]
                 if message.state != pb.MESSAGE_STATE_STREAMING:
@@ -227,7 +227,7 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
     """Waits until a condition holds, ten seconds at most."""
 
     async def wait(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.01)
 

@@ -111,8 +111,8 @@ async def test_a_silent_server_is_given_up(new_chat: Any, model_server: Any, unt
             await asyncio.sleep(0.02)
 
     model_server.script = silent
-    chat = await new_chat(chat_idle_seconds=0.3)
-    assert await failed(chat, "Hm") == "The model server sent nothing for 0.3 seconds."
+    chat = await new_chat(chat_idle_seconds=1.5)
+    assert await failed(chat, "Hm") == "The model server sent nothing for 1.5 seconds."
     await until(lambda: model_server.running == 0)
 
 

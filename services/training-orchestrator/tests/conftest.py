@@ -36,7 +36,7 @@ from espalier_training_orchestrator.spec import LaunchSpec, Observation, Phase
 PACKAGE = "espalier_training_orchestrator"
 ALICE = "018f6e1c-0b0a-7c3e-9d5a-0000000000aa"
 BOB = "018f6e1c-0b0a-7c3e-9d5a-0000000000bb"
-DEADLINE = 20.0
+DEADLINE = 120.0
 
 
 @dataclass

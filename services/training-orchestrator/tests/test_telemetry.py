@@ -21,7 +21,7 @@ from espalier_training_orchestrator.events import telemetry_consumer
 async def bus(nats_url: str) -> AsyncIterator[Bus]:
     connection = Bus(nats_url, name="test")
     await connection.start()
-    await asyncio.wait_for(connection.wait_connected(), 10)
+    await asyncio.wait_for(connection.wait_connected(), 60)
     yield connection
     await connection.close()
 
@@ -138,7 +138,7 @@ async def test_a_watcher_sees_each_point_once_and_each_state_until_the_end(
     await eventually(all_points)
     listening.launcher.die(f"run-{run_id}-a1")
     await listening.tick()
-    await asyncio.wait_for(following, 10)
+    await asyncio.wait_for(following, 60)
     assert [point.step for response in seen for point in response.points] == [1, 2, 3]
     assert seen[-1].run.state == run_pb2.RUN_STATE_FAILED
     # Whoever comes back with the cursor of an answer gets what followed it, and nothing twice.
@@ -170,7 +170,7 @@ async def test_a_log_is_followed_by_byte_offset_until_its_attempt_has_ended(orch
     orchestrator.launcher.logs[name, 0] = whole
     orchestrator.launcher.die(name)
     await orchestrator.tick()
-    await asyncio.wait_for(following, 10)
+    await asyncio.wait_for(following, 60)
     assert "".join(chunk.text for chunk in chunks) == whole.decode()
     assert [chunk.next_offset for chunk in chunks[:-1]] == [chunk.offset for chunk in chunks[1:]]
     assert chunks[-1].end
@@ -187,7 +187,7 @@ async def test_each_change_of_state_leaves_as_an_event(orchestrator: Any, bus: B
     await orchestrator.tick()
     heard: list[tuple[int, int]] = []
     while len(heard) < 3:
-        message = await subscription.next_msg(timeout=10)
+        message = await subscription.next_msg(timeout=60)
         event = events_pb2.RunStateChanged.FromString(message.data)
         if event.run_id == run_id:
             heard.append((getattr(event, "from"), event.to))

@@ -26,7 +26,7 @@ from espalier.training_orchestrator.v1.telemetry_pb2_grpc import (
 
 RUN_ID = "018f6e1c-0b0a-7c3e-9d5a-0242ac120002"
 TOKEN = "attempt-token"
-DEADLINE = 30.0
+DEADLINE = 120.0
 
 # What every fake rank has at hand; it imports little, so that it starts in milliseconds.
 RANK_PRELUDE = """

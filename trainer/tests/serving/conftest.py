@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from espalier_data import chat_template
 from espalier_data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 
-DEADLINE = 60.0
+DEADLINE = 300.0
 SCRIPT = "Hé 🙂, all well!"
 """What the model says; no token of it occurs twice, so each determines the next."""
 
@@ -109,7 +109,7 @@ class ServerProcess:
 
     def get(self, path: str) -> httpx.Response | None:
         try:
-            return httpx.get(self.url + path, timeout=10)
+            return httpx.get(self.url + path, timeout=60)
         except httpx.TransportError:
             return None
 
@@ -178,7 +178,7 @@ def server(start_server: StartServer, endless_model: Path) -> ServerProcess:
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[httpx.Client]:
     """A client of that server."""
-    with httpx.Client(base_url=server.url, timeout=60) as found:
+    with httpx.Client(base_url=server.url, timeout=300) as found:
         yield found
 
 

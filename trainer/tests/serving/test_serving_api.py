@@ -165,10 +165,10 @@ def test_an_answer_nobody_reads_makes_way_for_the_next(client: httpx.Client, ser
     with client.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
         next(answer.iter_bytes())
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(server.url + "/v1/chat/completions", json=body, timeout=0.3)
+        httpx.post(server.url + "/v1/chat/completions", json=body, timeout=httpx.Timeout(60, read=0.3))
     started = time.monotonic()
     assert ask(client, max_tokens=5).status_code == 200
-    assert time.monotonic() - started < 10  # the answers left behind would have taken minutes
+    assert time.monotonic() - started < 60  # the answers left behind would have taken minutes
 
 
 def test_answers_wait_for_each_other(client: httpx.Client, server: Any) -> None:

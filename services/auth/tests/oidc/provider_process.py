@@ -34,14 +34,14 @@ class RealProvider:
     issuer: str
 
     def put(self, account: str, **claims: Any) -> None:
-        httpx.put(f"{self.issuer}/accounts/{account}", json=claims, trust_env=False).raise_for_status()
+        httpx.put(f"{self.issuer}/accounts/{account}", json=claims, trust_env=False, timeout=60).raise_for_status()
 
     def rotate_keys(self) -> None:
-        httpx.delete(f"{self.issuer}/keys", trust_env=False).raise_for_status()
+        httpx.delete(f"{self.issuer}/keys", trust_env=False, timeout=60).raise_for_status()
 
     async def browse(self, url: str, account: str, *, cancel: bool = False) -> dict[str, str]:
         """Follows redirects and fills in the forms until the provider sends back; gives what it sent."""
-        async with httpx.AsyncClient(trust_env=False) as browser:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as browser:
             answer = await browser.get(url)
             for _ in range(12):
                 if answer.is_redirect:
@@ -89,7 +89,7 @@ def running_provider(**settings: Any) -> Iterator[RealProvider]:
         yield RealProvider(json.loads(process.stdout.readline())["issuer"])
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 StartOidc = Callable[..., Awaitable["Relying"]]

@@ -118,6 +118,6 @@ async def test_a_provider_that_is_away_is_told(start_oidc: StartOidc) -> None:
     for _ in range(20):
         with pytest.raises(grpc.aio.AioRpcError):
             await relying.begin()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     # Passwords go on.
     assert await relying.auth.login()

@@ -21,7 +21,7 @@ from espalier_training_orchestrator.launchers.outcome import (
 )
 from espalier_training_orchestrator.spec import LaunchSpec, Observation, Phase, Resources, WorkKind
 
-DEADLINE = 20.0
+DEADLINE = 120.0
 
 # Behaves as the runner does, driven by files that the test drops into its directory.
 RUNNER = """
