@@ -164,6 +164,16 @@ async def test_more_findings_than_a_header_holds_are_counted(server: Any, call: 
     assert caught.value.violations[-1].reason == "MORE"
 
 
+@pytest.mark.parametrize("rpc", ["Open", "Guarded", "Watch"])
+async def test_bytes_that_are_no_message_are_a_wrong_request(server: Any, contract: SimpleNamespace, rpc: str) -> None:
+    path = f"/{contract.service.full_name}/{rpc}"
+    channel = server.channel(permissions=["tests.*"])
+    call = (channel.unary_stream if rpc == "Watch" else channel.unary_unary)(path)(b"\xff" * 9)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await (anext(aiter(call)) if rpc == "Watch" else call)
+    assert from_rpc_error(refused.value).code == "INVALID_ARGUMENT"
+
+
 async def test_permission_comes_before_validation(server: Any, call: Any) -> None:
     with pytest.raises(errors.PermissionDenied):
         await call("Guarded", server.channel(permissions=[]), name="")

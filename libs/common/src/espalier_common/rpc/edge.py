@@ -28,6 +28,7 @@ import grpc
 import grpc.aio
 from google.api import annotations_pb2  # type: ignore[import-untyped]
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 
 from espalier_common.audit.rule import AuditRule, rule_of
 from espalier_common.errors import (
@@ -148,24 +149,25 @@ class Edge(grpc.aio.ServerInterceptor):
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(plan, handler.unary_stream),
-                request_deserializer=handler.request_deserializer,
+                request_deserializer=_reader(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
             self._unary(plan, handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_reader(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
     def _unary(self, plan: MethodPlan, handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         invoke = handler if inspect.iscoroutinefunction(handler) else self._in_pool(handler)
 
-        async def call(request: Any, context: _Context[Any, Any]) -> Any:
+        async def call(received: Any, context: _Context[Any, Any]) -> Any:
+            request = received.stand_in if isinstance(received, _Unreadable) else received
             with self._observed(plan, request, context) as observed:
                 try:
                     remaining = context.time_remaining()
                     async with asyncio.timeout(min(remaining or MAX_UNARY_SECONDS, MAX_UNARY_SECONDS)):
-                        await self._admit(plan, request, context, observed)
+                        await self._admit(plan, received, context, observed)
                         observed.answer = await invoke(request, context)
                         return observed.answer
                 except Exception as error:
@@ -174,10 +176,11 @@ class Edge(grpc.aio.ServerInterceptor):
         return call
 
     def _stream(self, plan: MethodPlan, handler: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, context: _Context[Any, Any]) -> AsyncIterator[Any]:
+        async def call(received: Any, context: _Context[Any, Any]) -> AsyncIterator[Any]:
+            request = received.stand_in if isinstance(received, _Unreadable) else received
             with self._observed(plan, request, context) as observed:
                 try:
-                    await self._admit(plan, request, context, observed)
+                    await self._admit(plan, received, context, observed)
                     ends = self._ends(plan)
                     async for message in _until(ends, handler(request, context)) if ends else handler(request, context):
                         yield message
@@ -217,6 +220,8 @@ class Edge(grpc.aio.ServerInterceptor):
             raise NotByApiKey
         if principal and not plan.reads:
             require_fresh(self._verifier, principal)
+        if isinstance(request, _Unreadable):
+            raise InvalidArgument("The request is no message of its type; make the client anew from the contract.")
         if found := violations(request):
             first = found[0]
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -319,6 +324,25 @@ class _Observed:
         else:
             level = _log.warning if self.error.code in {"INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED"} else _log.info
             level("call", **fields, reason=self.error.reason, message=self.error.message)
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """Bytes that are no message of the type that the RPC takes, and an empty one in its place."""
+
+    stand_in: Any
+
+
+def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Reads requests. gRPC itself would answer UNKNOWN, and log a defect for whoever sends nonsense."""
+
+    def deserialize(raw: bytes) -> Any:
+        try:
+            return read(raw)
+        except DecodeError:
+            return _Unreadable(read(b""))
+
+    return deserialize
 
 
 @dataclass(frozen=True)
