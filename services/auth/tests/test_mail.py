@@ -93,7 +93,7 @@ class Server(Controller):
     """Starts when it takes a connection; the one that the package tries itself speaks no TLS."""
 
     def _trigger_server(self) -> None:
-        socket.create_connection((self.hostname, self.port), timeout=10).close()
+        socket.create_connection((self.hostname, self.port), timeout=60).close()
 
 
 def login(_server: Any, _session: Any, _envelope: Any, mechanism: str, data: Any) -> AuthResult:
@@ -119,7 +119,7 @@ def serve() -> Iterator[Callable[..., tuple[Inbox, int]]]:
             port=port,
             authenticator=login,
             auth_required=security == "starttls",  # through TLS from the first byte it cannot tell that there is any
-            ready_timeout=30,
+            ready_timeout=120,
             auth_require_tls=security == "starttls",
             **options[security],
         )
@@ -177,7 +177,9 @@ def test_a_certificate_for_another_host_gets_no_mail(
 
 def test_a_server_without_tls_is_told_neither_the_password_nor_the_mail(serve: Any, certificate: Certificate) -> None:
     inbox, port = Inbox(), free_port()
-    server = Server(inbox, hostname="127.0.0.1", port=port, authenticator=login, auth_require_tls=False)
+    server = Server(
+        inbox, hostname="127.0.0.1", port=port, authenticator=login, auth_require_tls=False, ready_timeout=120
+    )
     server.start()
     try:
         with pytest.raises(SMTPException):

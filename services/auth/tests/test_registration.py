@@ -47,7 +47,7 @@ class Inbox(MessageHandler):
         self.mails.append(message)
 
     async def wait_for(self, count: int) -> list[Message]:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(self.mails) < count:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -58,7 +58,7 @@ class Inbox(MessageHandler):
 def inbox() -> Any:
     handler = Inbox()
     handler.port = free_port()
-    server = Controller(handler, hostname="127.0.0.1", port=handler.port)
+    server = Controller(handler, hostname="127.0.0.1", port=handler.port, ready_timeout=60)
     server.start()
     yield handler
     server.stop()

@@ -100,12 +100,14 @@ def die(*_: object) -> None:
 
 def test_while_the_orchestrator_is_away_a_deployment_waits_and_says_so(step: Steps, servers: Any) -> None:
     servers.error = Unavailable("connection refused to 10.0.0.7")
+    began = utc_now()
     waiting = step(3)
     assert (waiting.state, waiting.reason, waiting.failures) == (DeploymentState.PENDING, "UNAVAILABLE", 3)
     assert "does not answer" in waiting.message
     assert "10.0.0.7" not in waiting.message
     assert waiting.check_at is not None
-    assert timedelta(seconds=1) < waiting.check_at - utc_now() < timedelta(seconds=31)
+    assert waiting.check_at - began > timedelta(seconds=1)
+    assert waiting.check_at - utc_now() < timedelta(seconds=31)
     servers.error = None
     assert step().state is DeploymentState.STARTING
 
@@ -234,10 +236,11 @@ def test_a_defect_with_one_deployment_holds_up_no_other(
         return find(name)
 
     servers.find = broken
+    began = utc_now()
     later = step()
     assert servers.launches == [other.workload_name]
     assert later.check_at is not None
-    assert later.check_at > utc_now() + timedelta(seconds=20)
+    assert later.check_at > began + timedelta(seconds=20)
 
 
 def test_two_reconcilers_never_work_on_one_deployment(step: Steps, servers: Any, new_reconciler: Any) -> None:
@@ -266,7 +269,7 @@ async def test_an_event_of_its_server_makes_it_due_and_others_do_nothing(
             tell_of_workload(database, name)
         assert not await subscription.wait(0.05)
         tell_of_workload(database, deployment.workload_name)
-        assert await subscription.wait(5)
+        assert await subscription.wait(60)
     with database.transaction() as session:
         due = session.get_one(Deployment, deployment.id).check_at
     assert due is not None
