@@ -16,7 +16,8 @@ from espalier_gateway.openapi.schemas import Schemas
 API_VERSION = "1.0.0"
 _DESCRIPTION = (
     "The API of Espalier, derived from its gRPC contract. JSON names are those of the protos; answers "
-    "write defaults out. Errors are problem JSON (RFC 9457) with a stable `reason`."
+    "write defaults out. Errors are problem JSON (RFC 9457) with a stable `reason`. Beside it /v1 speaks OpenAI's API, "
+    "which is described there: models and chat completions, with an API key as the bearer token."
 )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_REFUSAL_BYTES = 64 << 10
 CONNECT_SECONDS = 10.0
+LARGE_CHARACTERS = 128 << 10  # writing more takes long enough to be noticed by other calls
 EVENTS, JSON = "text/event-stream", "application/json"
 
 
@@ -53,15 +54,14 @@ class ModelServers:
         Raises UpstreamError, CompletionRefused, ModelBusy. Cancelling closes the connection, as for `relay`.
         """
         seconds, accept = (self._idle_seconds, EVENTS) if asked.streams else (self._whole_seconds, JSON)
+        is_large = asked.characters > LARGE_CHARACTERS
+        body = await asyncio.to_thread(asked.body_for, endpoint.model) if is_large else asked.body_for(endpoint.model)
         passage.is_asked = True
-        async with (
-            _patience(seconds) as patience,
-            self._ask(endpoint, asked.body_for(endpoint.model), accept=accept) as response,
-        ):
+        async with _patience(seconds) as patience, self._ask(endpoint, body, accept=accept) as response:
             if response.status != 200:
                 passage.is_asked = False
-                body = await _start_of_body(response)
-                raise refusal_for_caller(response.status, body, response.headers.get("retry-after", ""))
+                refusal = await _start_of_body(response)
+                raise refusal_for_caller(response.status, refusal, response.headers.get("retry-after", ""))
             if asked.streams:
                 await self._pass_events(response, passage, pipe, patience)
             else:
