@@ -79,8 +79,8 @@ class _Parts:
 
 def build(settings: AuthSettings) -> Service:
     """Everything that the process of auth runs."""
-    keep_memory()
     parts = _make_parts(settings)
+    keep_memory(checks=parts.passwords.width)
     database, bus, keys = parts.database, parts.bus, parts.keys
     api_keys = ApiKeys(parts.access)
     exchange = exchange_here(database, keys=api_keys, tokens=parts.tokens)

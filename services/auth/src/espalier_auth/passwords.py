@@ -31,13 +31,13 @@ _Result = TypeVar("_Result")
 
 
 class Passwords:
-    """Hashes and checks passwords off the event loop. `workers` at a time; 0 means one for each core."""
+    """Hashes and checks passwords off the event loop. `workers` at a time (`width`); 0 means one for each core."""
 
     # At 30 ms each, a full queue is worked off within the 10 s that a call may last.
     WAITING_PER_WORKER = 200
 
     def __init__(self, workers: int = 0) -> None:
-        width = workers or os.cpu_count() or 1
+        self.width = width = workers or os.cpu_count() or 1
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
         self._pool = ThreadPoolExecutor(2 * width, thread_name_prefix="argon2")
         self._cores = threading.BoundedSemaphore(width)

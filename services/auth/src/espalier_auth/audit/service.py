@@ -1,7 +1,7 @@
 """The audit log: append, read, check. Each call is part of the caller's transaction."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
@@ -28,7 +28,7 @@ def append(session: Session, events: Sequence[NewEvent]) -> tuple[Head, Head]:
         if event.id in known:
             continue
         known.add(event.id)
-        values = {**asdict(event), "result": event.result.value, "sequence": head.sequence + 1}
+        values = {**vars(event), "result": event.result.value, "sequence": head.sequence + 1}
         head = Head(head.sequence + 1, hash_of(head.hash, tuple(values[name] for name in CHAINED)))
         rows.append({**values, "words": words_of(event), "hash": head.hash})
     if rows:
