@@ -15,7 +15,7 @@ def keep_memory(*, checks: int) -> None:
 
     A check takes 19 MiB, which threads' own arenas give back and fetch again: 5,000 page faults, as long as a fifth of
     the check itself. It is overwritten at its end, so what is kept tells nothing. A check goes through its memory at
-    random, and where pages are huge the processor need not look up each: a check takes 7% less time (ADR 13).
+    random, and where pages are huge the processor need not look up each: a check takes 7% less time.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
