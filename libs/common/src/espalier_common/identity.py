@@ -341,8 +341,7 @@ def fetch_jwks(address: str, *, timeout: float = 5.0) -> Jwks:
         if not channels:
             channels.append(open_bare_channel(address))
         reply = service_pb2_grpc.AuthServiceStub(channels[0]).GetJwks(service_pb2.GetJwksRequest(), timeout=timeout)
-        names = ("kty", "crv", "kid", "x", "alg", "use")
-        return [{name: getattr(key, name) for name in names} for key in reply.keys]
+        return [{name: getattr(key, name) for name in ("kty", "crv", "kid", "x", "alg", "use")} for key in reply.keys]
 
     return fetch
 
@@ -351,10 +350,7 @@ class ServiceIdentity:
     """The service's own access token: fetched at auth against its secret, renewed at two thirds of its life."""
 
     def __init__(self, address: str, *, name: str, secret: str, timeout: float = 5.0) -> None:
-        self._address = address
-        self._name = name
-        self._secret = secret
-        self._timeout = timeout
+        self._address, self._name, self._secret, self._timeout = address, name, secret, timeout
         self._lock = threading.Lock()
         self._token = ""
         self._renew_at = self._expires_at = 0.0
