@@ -1,11 +1,14 @@
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from espalier_client.errors import PlatformError
-from espalier_client.local import ports
+from espalier_client.local import platform, ports
+from espalier_client.local.layout import Layout
+from espalier_common.infra.processes import PortTaken
 
 
 def assign(file: Path, environment: dict[str, str], running: tuple[str, ...] = ()) -> dict[str, int]:
@@ -49,6 +52,43 @@ def test_a_remembered_port_that_a_stranger_took_is_replaced(tmp_path: Path) -> N
         taken = stranger.getsockname()[1]
         file.write_text(json.dumps({"auth": taken}))
         assert assign(file, {"ESPALIER_GATEWAY_PORT": free()})["auth"] != taken
+
+
+def test_a_port_that_was_asked_for_is_left_to_whom_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, seen = int(free()), list[set[int]]()
+    monkeypatch.setattr(ports, "_free_port", lambda taken: seen.append(taken) or 20_001)
+    assign(tmp_path / "ports.json", {"ESPALIER_GATEWAY_PORT": str(wanted)})
+    assert [wanted in taken for taken in seen] == [True]
+
+
+def test_a_port_that_somebody_takes_in_between_is_replaced_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two platforms that start at the same time may choose the same one."""
+
+    class Server:
+        def is_running(self) -> bool:
+            return False
+
+        def start(self) -> None:
+            pass
+
+    lost = [PortTaken(20_001, "ESPALIER_AUTH_PORT"), PortTaken(20_002, "ESPALIER_CHAT_PORT")]
+
+    def start_services(*_: Any) -> list[str]:
+        if lost:
+            raise lost.pop()
+        return ["auth", "chat"]
+
+    monkeypatch.setattr(platform, "_prepare", lambda *_: ("told", Server(), Server()))
+    monkeypatch.setattr(platform, "_start_services", start_services)
+    layout = Layout(tmp_path)
+    assert platform._start_all(layout, {}, print) == ("told", ["postgres", "nats", "auth", "chat"])
+    lost += [PortTaken(20_003, "ESPALIER_EVAL_PORT")] * platform.TRIES
+    with pytest.raises(PortTaken):
+        platform._start_all(layout, {}, print)
 
 
 def test_the_gateway_stays_where_it_was_put(tmp_path: Path) -> None:

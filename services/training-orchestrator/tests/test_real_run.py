@@ -19,7 +19,7 @@ from espalier_training_orchestrator.launchers import open_launcher
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trainer_is_installed")]
 
-SECONDS = 180.0
+SECONDS = 600.0
 STEPS = 400  # some seconds, so that the stop finds it training
 
 

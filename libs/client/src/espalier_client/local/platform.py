@@ -23,9 +23,10 @@ from espalier_client.local.table import NATS, POSTGRES, LocalService, Told
 from espalier_common.infra import processes
 from espalier_common.infra.nats import LocalNats
 from espalier_common.infra.postgres import LocalPostgres
-from espalier_common.infra.processes import ProcessError, ProcessRecord
+from espalier_common.infra.processes import PortTaken, ProcessError, ProcessRecord
 
-READY_SECONDS = 90.0
+READY_SECONDS = 240.0  # what ends while it starts is told at once; this is for a machine that is slow
+TRIES = 3
 SERVICE_STOP_SECONDS = 15.0
 
 Report = Callable[[str], None]
@@ -66,15 +67,30 @@ def up(layout: Layout, *, environment: Mapping[str, str], report: Report) -> Sta
     began = time.monotonic()
     layout.create()
     with disk_errors(layout.home), _alone(layout, report), _told_as_platform_errors():
-        told, postgres, nats = _prepare(layout, environment)
-        fresh = [name for name, server in ((POSTGRES, postgres), (NATS, nats)) if not server.is_running()]
-        with ThreadPoolExecutor(2) as pool:
-            for future in [pool.submit(postgres.start), pool.submit(nats.start)]:
-                future.result()
-        fresh += _start_services(told, postgres, environment, report)
+        told, fresh = _start_all(layout, environment, report)
         health.wait_for_all(told.ports, layout, deadline=READY_SECONDS)
     url = f"http://127.0.0.1:{told.ports[table.GATEWAY]}"
     return Started(gateway_url=url, names=tuple(fresh), seconds=time.monotonic() - began)
+
+
+def _start_all(layout: Layout, environment: Mapping[str, str], report: Report) -> tuple[Told, list[str]]:
+    """What the processes were told, and the names of those that did not run."""
+    fresh: list[str] = []
+    for left in reversed(range(TRIES)):
+        told, postgres, nats = _prepare(layout, environment)
+        try:
+            starting = [name for name, server in ((POSTGRES, postgres), (NATS, nats)) if not server.is_running()]
+            with ThreadPoolExecutor(2) as pool:
+                for future in [pool.submit(postgres.start), pool.submit(nats.start)]:
+                    future.result()
+            fresh += [name for name in starting if name not in fresh]
+            fresh += _start_services(told, postgres, environment, report)
+            break
+        except PortTaken:
+            # Somebody was quicker, such as another platform that starts: another is chosen, but for those asked for.
+            if not left:
+                raise
+    return told, list(dict.fromkeys(fresh))
 
 
 def down(layout: Layout, *, keep_runs: bool, report: Report) -> Stopped:
@@ -198,10 +214,7 @@ def _start(
 ) -> ProcessRecord:
     port = told.ports[service.name]
     if not ports.is_free(port):
-        raise PlatformError(
-            f"Port {port}, wanted for {service.name}, is taken by {ports.owner_of(port) or 'another program'}: stop "
-            f"it, or set {ports.setting_of(service.name)} to a free port."
-        )
+        raise PortTaken(port, ports.setting_of(service.name))
     return processes.start(
         [sys.executable, "-m", service.module],
         pid_file=told.layout.record_file(service.name),

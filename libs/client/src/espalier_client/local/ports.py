@@ -31,9 +31,10 @@ def assign(
     started again by `up`, since their settings change with it.
     """
     remembered = _read(file)
+    asked_for = {name: _wanted(name, environment) for name in names}
     ports: dict[str, int] = {}
     for name in names:
-        wanted = _wanted(name, environment)
+        wanted = asked_for[name]
         port = wanted or remembered.get(name) or DEFAULTS.get(name)
         ours = is_running(name) and port == remembered.get(name)
         # People know the port of the gateway: it does not move without being told to.
@@ -41,7 +42,7 @@ def assign(
         if port is not None and fixed and not ours and not is_free(port):
             raise PlatformError(_taken(port, name))
         if port is None or not (ours or is_free(port)):
-            port = _free_port({*ports.values(), *remembered.values()})
+            port = _free_port({*ports.values(), *remembered.values(), *filter(None, asked_for.values())})
         ports[name] = port
     _refuse_doubles(ports)
     if ports != remembered:

@@ -21,7 +21,8 @@ from typing import Any
 import psutil
 
 MAX_LOG_BYTES = 20 << 20
-FREE_RANGE = range(20_000, 32_000)
+FREE_RANGE = range(10_000, 18_000)
+"""Of `free_port`: below those of outgoing connections, and none of those that trainings and platforms choose."""
 
 
 class ProcessError(Exception):
