@@ -1,4 +1,4 @@
-"""The console's own tests of what is pure in it: CSV, problems, filters in the address, drafts, renewal of a session."""
+"""The console's own tests of what is pure in it: CSV, problems, filters, drafts, and how a session is renewed."""
 
 import subprocess
 from pathlib import Path
