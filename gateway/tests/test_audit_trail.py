@@ -153,9 +153,9 @@ class Log:
 
     async def next(self, **wanted: Any) -> audit_pb2.AuditEvent:
         """The next event that has these values; those before it are dropped."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
-                [message] = await self._subscription.fetch(1, timeout=20)
+                [message] = await self._subscription.fetch(1, timeout=60)
                 await message.ack()
                 event = audit_pb2.AuditEvent.FromString(message.data)
                 if all(getattr(event, name) == value for name, value in wanted.items()):

@@ -93,7 +93,7 @@ async def test_a_second_runner_touches_nothing(attempt: Any, eventually: Any) ->
     await eventually(lambda: (attempt.path / "starts").exists() and (attempt.path / "starts").read_text() == "xx")
     lock = (attempt.path / "runner.lock").read_text()
     assert json.loads(lock)["pid"] == first.pid
-    assert attempt.start().wait(20) == 75
+    assert attempt.start().wait(120) == 75
     assert (attempt.path / "runner.lock").read_text() == lock
     assert not (attempt.path / "result.json").exists()
     (attempt.path / "finish").touch()
