@@ -20,7 +20,7 @@ USER: dict[str, Any] = {
     "display_name": "Mia",
     "email": "mia@example.org",
     "roles": ["tester"],
-    "group_ids": [],
+    "group_ids": ["01940000-0000-7000-8000-0000000000b1"],
     "disabled": False,
     "identity_provider": "",
     "last_login_time": "2026-11-24T05:00:00Z",
@@ -164,6 +164,7 @@ def test_programs_read_what_the_platform_answered(
     ("arguments", "told"),
     [
         (["users", "show", "mia"], "mia@example.org"),
+        (["users", "show", "mia"], "vision"),
         (["users", "reset-password", "mia"], "https://espalier.example.org/reset#token=x"),
         (["groups", "show", "vision"], "mia"),
         (["invitations", "create", "--role", "tester", "--group", "vision"], INVITATION["url"]),

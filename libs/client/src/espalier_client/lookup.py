@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from espalier_client.api import Api
-from espalier_client.errors import InvalidInput, NotFound
+from espalier_client.errors import InvalidInput, NotFound, PermissionDenied
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -75,6 +75,14 @@ def user_id(api: Api, reference: str) -> str:
 def group_id(api: Api, reference: str) -> str:
     """Id of a group."""
     return _id(reference, "group", lambda: api.all("/api/v1/groups", "groups"))
+
+
+def group_names(api: Api) -> dict[str, str]:
+    """Names of groups by id; none for who may not list them."""
+    try:
+        return {str(group["id"]): str(group["name"]) for group in api.all("/api/v1/groups", "groups")}
+    except PermissionDenied:
+        return {}
 
 
 def _id(reference: str, what: str, items: Any) -> str:

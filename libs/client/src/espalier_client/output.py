@@ -97,6 +97,11 @@ def age(timestamp: str | None) -> str:
     return duration(seconds).split(" ")[0]
 
 
+def moment(timestamp: str | None) -> str:
+    """An RFC 3339 time as this machine's clock shows it; empty for none."""
+    return f"{datetime.fromisoformat(timestamp).astimezone():%Y-%m-%d %H:%M}" if timestamp else ""
+
+
 def duration(seconds: float) -> str:
     """Such as "12s", "3m 4s", "2h 5m", "4d 1h"."""
     whole = max(0, round(seconds))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from espalier_client.lookup import api_key_id
-from espalier_client.output import Output, OutputFormat, age, emit, note, table_of
+from espalier_client.output import Output, OutputFormat, age, emit, moment, note, table_of
 from espalier_client.session import Server, open_api
 
 app = typer.Typer(no_args_is_help=True, help="Keys for your own programs.")
@@ -56,7 +56,7 @@ def _table(keys: list[dict[str, Any]]) -> Any:
             key["name"],
             f"…{key['last_four']}",
             ", ".join(key["permissions"]) or "all of yours",
-            key.get("expire_time") or "never",
+            moment(key.get("expire_time")) or "never",
             age(key.get("last_used_time")),
         )
         for key in keys

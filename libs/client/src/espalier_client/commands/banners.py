@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from espalier_client.errors import UsageError
-from espalier_client.output import Output, OutputFormat, emit, note, table_of, word
+from espalier_client.output import Output, OutputFormat, emit, moment, note, table_of, word
 from espalier_client.session import Server, open_api
 
 app = typer.Typer(no_args_is_help=True, help="Tell everybody something at the top of the console.")
@@ -71,15 +71,10 @@ def _table(banners: list[dict[str, Any]]) -> Any:
         (
             banner["id"],
             word(banner["kind"], "BANNER_KIND_"),
-            _local(banner.get("start_time")),
-            _local(banner.get("end_time")),
+            moment(banner.get("start_time")),
+            moment(banner.get("end_time")),
             banner["text"],
         )
         for banner in banners
     ]
     return table_of(("ID", "KIND", "FROM", "UNTIL", "TEXT"), rows)
-
-
-def _local(timestamp: str | None) -> str:
-    """An RFC 3339 time as this machine's clock shows it."""
-    return f"{datetime.fromisoformat(timestamp).astimezone():%Y-%m-%d %H:%M}" if timestamp else ""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from espalier_client.lookup import group_id
-from espalier_client.output import Output, OutputFormat, emit, note, table_of
+from espalier_client.output import Output, OutputFormat, emit, moment, note, table_of
 from espalier_client.session import Server, open_api
 
 app = typer.Typer(no_args_is_help=True, help="Invite people to register.")
@@ -59,7 +59,7 @@ def _table(invitations: list[dict[str, Any]]) -> Any:
             each["email"] or "anybody",
             ", ".join(each["roles"]),
             len(each["group_ids"]),
-            each.get("expire_time"),
+            moment(each.get("expire_time")),
         )
         for each in invitations
     ]

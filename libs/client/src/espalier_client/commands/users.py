@@ -8,8 +8,8 @@ import typer
 from espalier_client.api import Api
 from espalier_client.commands.sign_in import read_password
 from espalier_client.errors import InvalidInput
-from espalier_client.lookup import group_id, user_id
-from espalier_client.output import Output, OutputFormat, age, emit, note, table_of
+from espalier_client.lookup import group_id, group_names, user_id
+from espalier_client.output import Output, OutputFormat, age, emit, moment, note, table_of
 from espalier_client.session import Server, open_api
 
 app = typer.Typer(no_args_is_help=True, help="Create, change and list users, and tell what they may do.")
@@ -62,7 +62,9 @@ def list_users(
 def show(user: Who, output: Output = OutputFormat.TABLE, server: Server = "") -> None:
     """Show one user."""
     with open_api(server) as api:
-        emit(api.get(f"{PATH}/{user_id(api, user)}"), output, table=_details)
+        found = api.get(f"{PATH}/{user_id(api, user)}")
+        groups = group_names(api) if found["group_ids"] and output is OutputFormat.TABLE else {}
+    emit(found, output, table=lambda shown: _details(shown, groups))
 
 
 @app.command()
@@ -134,18 +136,18 @@ def _change(api: Api, user: str, changed: dict[str, Any]) -> Any:
     return api.call("PATCH", f"{PATH}/{user_id(api, user)}", changed, query={"update_mask": ",".join(changed)})
 
 
-def _details(user: dict[str, Any]) -> Any:
+def _details(user: dict[str, Any], groups: dict[str, str]) -> Any:
     rows = [
         ("user", user["username"]),
         ("id", user["id"]),
         ("name", user["display_name"]),
         ("address", user["email"]),
         ("roles", ", ".join(user["roles"])),
-        ("groups", ", ".join(user["group_ids"])),
+        ("groups", ", ".join(groups.get(each, each) for each in user["group_ids"])),
         ("signs in", f"at {user['identity_provider']}" if user["identity_provider"] else "with a password"),
         ("state", "disabled" if user["disabled"] else "enabled"),
-        ("created", user.get("create_time")),
-        ("last login", user.get("last_login_time") or "never"),
+        ("created", moment(user.get("create_time"))),
+        ("last login", moment(user.get("last_login_time")) or "never"),
     ]
     return table_of(("", ""), rows)
 
