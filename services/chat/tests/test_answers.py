@@ -248,7 +248,7 @@ async def test_the_text_is_saved_while_it_grows(chat: Any, slowly: Slowly) -> No
     session_id = await chat.session()
     call = chat.send(session_id)
     await read_until(call, "Once upon ")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await chat.messages(session_id))[-1].text != "Once upon ":
             await asyncio.sleep(0.05)
     assert (await chat.messages(session_id))[-1].state == pb.MESSAGE_STATE_STREAMING
@@ -268,7 +268,7 @@ async def test_told_to_stop_chat_keeps_its_answers_and_its_readers_hear_the_end(
     await read_until(call, "Once upon ")
     stopping = asyncio.ensure_future(chat.server.running.stop())
     last = [delta async for delta in call][-1].message
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await stopping
     assert (last.state, last.text) == (pb.MESSAGE_STATE_INTERRUPTED, "Once upon ")
     assert "restarted" in last.error
@@ -331,10 +331,10 @@ async def test_a_living_process_keeps_its_answer_from_being_taken_for_dead(
     message_id, _ = await read_until(call, "Once upon ")
     with one.database.transaction() as session:
         session.execute(update(Message).where(Message.id == message_id).values(touched_at=utc_now() - timedelta(1)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not touched_lately(one.database, message_id):
             await asyncio.sleep(0.02)
-    two.answers.cut_orphans(timedelta(seconds=5))
+    two.answers.cut_orphans(timedelta(seconds=60))
     slowly.go_on.set()
     assert (await one.settled(session_id)).state == pb.MESSAGE_STATE_COMPLETE
 
@@ -342,7 +342,7 @@ async def test_a_living_process_keeps_its_answer_from_being_taken_for_dead(
 def touched_lately(database: Any, message_id: str) -> bool:
     with database.transaction() as session:
         touched: Any = session.get_one(Message, message_id).touched_at
-    return bool(touched > utc_now() - timedelta(seconds=5))
+    return bool(touched > utc_now() - timedelta(seconds=60))
 
 
 async def test_the_end_of_an_answer_is_kept_once_the_database_is_back(chat: Any, slowly: Slowly, until: Any) -> None:
