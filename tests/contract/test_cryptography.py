@@ -25,6 +25,7 @@ HASHES = {"sha256", "blake2b"}
 # `random` draws what is no secret: the ports of a machine, and pauses that spread those who ask again.
 MAY_DRAW_LOTS = {
     "libs/client/src/espalier_client/local/ports.py",
+    "libs/common/src/espalier_common/infra/processes.py",
     "services/auth/src/espalier_auth/throttle/gate.py",
     "services/model-registry/src/espalier_model_registry/decisions.py",
     "trainer/src/espalier_trainer/runner/ranks.py",
