@@ -1,6 +1,7 @@
 """Outbox, bus and consumers over real PostgreSQL and real NATS."""
 
 import asyncio
+import json
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -197,6 +198,31 @@ async def test_a_message_takes_effect_once_however_often_it_comes(
     await becomes(lambda: len(effects(database)) >= 20)
     assert effects(database) == [f"{number:02}" for number in range(20)]
     assert count(database, processed_messages) == 20
+
+
+async def test_an_event_is_applied_at_once_though_it_answers_a_request_that_nobody_waits_for_any_more(
+    database: Database, bus: Bus, run: Any, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from espalier_common import bus as module
+
+    monkeypatch.setattr(module, "FETCH_SECONDS", 600.0)
+    subject, durable = f"{stream.name}.a", f"c-{stream.name}"
+    consumer = Consumer(bus, database, durable=durable, subjects=[subject], handler=note, stream=stream)
+    subscribe = bus.subscribe
+
+    async def subscribe_and_ask_in_vain(*wanted: Any, **more: Any) -> Any:
+        subscription = await subscribe(*wanted, **more)
+        forgotten = json.dumps({"batch": 1, "expires": 600_000_000_000}).encode()
+        await subscription._nc.publish(subscription._nms, forgotten, subscription._deliver)
+        return subscription
+
+    monkeypatch.setattr(bus, "subscribe", subscribe_and_ask_in_vain)
+    run(consumer.run)
+    await bus.ensure_stream(stream)
+    for number in range(3):
+        await bus.publish(subject, f"{number}".encode(), msg_id=f"m{number}")
+        # Waiting for more, it would take a minute.
+        await becomes(lambda number=number: len(effects(database)) == number + 1, seconds=30)
 
 
 async def test_a_second_delivery_of_an_applied_message_changes_nothing(database: Database) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
 MAX_DELIVERIES = 5
+FETCH_SECONDS = 5.0  # until it is looked whether the connection still stands
 ACK_WAIT = 60.0  # seconds until an unanswered message is delivered again
 REDELIVERY_PAUSES = (0.5, 2.0, 5.0, 15.0)  # seconds before the second to the fifth delivery
 KEEP_PROCESSED = timedelta(days=8)  # longer than any stream keeps a message
@@ -308,8 +309,7 @@ class Consumer:
         next_prune = time.monotonic() + 60
         while True:
             with suppress(TimeoutError):
-                messages = await subscription.fetch(self._batch_size, timeout=5)
-                await self._apply(messages)
+                await self._apply(await _next_batch(subscription, self._batch_size))
             if not self._bus.connected:
                 return
             if time.monotonic() > next_prune:
@@ -337,6 +337,19 @@ class Consumer:
         else:
             pause = min(message.metadata.num_delivered, len(REDELIVERY_PAUSES)) - 1
             await message.nak(delay=REDELIVERY_PAUSES[pause])
+
+
+async def _next_batch(subscription: Any, size: int) -> list["Msg"]:
+    """One message as soon as there is one, with those that wait behind it. Raises TimeoutError while there is none.
+
+    The first is asked for alone. Asked for several, the client waits until all have come or the time is over whenever
+    the first answers another request than its last, such as one that ran out a moment ago: for seconds, now and then.
+    """
+    messages: list[Msg] = await subscription.fetch(1, timeout=FETCH_SECONDS)
+    if waiting := min(messages[0].metadata.num_pending, size - 1):
+        with suppress(TimeoutError):  # another replica took them
+            messages += await subscription.fetch(waiting, timeout=1)
+    return messages
 
 
 def _one_by_one(handler: Handler | None) -> BatchHandler:
