@@ -87,7 +87,9 @@ async def test_who_changes_what_another_changed_is_offered_to_load_it_again(admi
     await expect(form.get_by_text("tester")).to_be_visible()
     await expect(name).to_have_value("")
     await name.fill("Paul B.")
+    await form.get_by_label("E-mail", exact=True).fill("paul.b@example.org")
     await save.click()
+    await expect(page.get_by_role("region", name="Account")).to_contain_text("paul.b@example.org verified")
     await heading(page, "Paul B.")
 
 

@@ -37,14 +37,14 @@ export interface Known {
 export function readRows(text: string, known: Known): ImportRow[] | string {
   const [head, ...lines] = parseCsv(text);
   if (!head) return "The file is empty.";
-  const names = head.map((name) => name.trim().toLowerCase());
+  const names = head.cells.map((name) => name.trim().toLowerCase());
   if (!names.includes("username")) return `The first line must name the columns, and one of them must be "username".`;
   const unknown = names.filter((name) => !(IMPORT_COLUMNS as readonly string[]).includes(name));
   if (unknown.length) return `There is no column ${unknown.join(", ")}; the columns are ${IMPORT_COLUMNS.join(", ")}.`;
   if (lines.length === 0) return "The file names the columns and no user.";
   if (lines.length > MOST_ROWS) return `The file has ${lines.length} users; at most ${MOST_ROWS} go at once.`;
   const seen = new Map<string, number>();
-  return lines.map((cells, index) => readRow(cellsOf(names, cells), index + 2, { known, seen }));
+  return lines.map(({ cells, line }) => readRow(cellsOf(names, cells), line, { known, seen }));
 }
 
 function cellsOf(names: string[], cells: string[]): Cells {

@@ -38,7 +38,7 @@ export function createUser(user: NewUser, password: string): Promise<User> {
 /** Changes these fields of the user as he was read; refused with 412 when somebody else changed him since. */
 export function updateUser(
   user: User,
-  changes: Partial<Pick<User, "display_name" | "roles" | "disabled">>,
+  changes: Partial<Pick<User, "display_name" | "email" | "roles" | "disabled">>,
 ): Promise<User> {
   return answerOf(
     api.PATCH("/api/v1/users/{user.id}", {
