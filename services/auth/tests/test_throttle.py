@@ -141,6 +141,9 @@ async def test_unknown_user_wrong_password_and_locked_account_get_the_same_bytes
     # The quickest of each, for a busy machine slows down any of them; a check left out would make it ten times faster.
     quickest = [min(taken) for taken in seconds.values()]
     assert max(quickest) / min(quickest) < 2.5
+    # Nor does a try that was shut out leave anything under way, which would shut out others.
+    with auth.database.transaction() as session:
+        assert not any(session.scalars(select(PasswordCount.running)))
 
 
 async def test_a_locked_account_opens_by_itself_after_a_quarter_of_an_hour(start_auth: Any, clock: Clock) -> None:

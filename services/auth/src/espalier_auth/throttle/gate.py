@@ -137,17 +137,17 @@ class PasswordGate:
                     note_actor("", tried.user.username)
                 ticket = self.throttle.take(session, tried.place)
         except NotNow as refused:
-            if isinstance(refused.found, Refusal) and not refused.found.by_address:
-                # Whoever is shut out waits as long as for a check, and costs as much.
-                self._passwords.matches(None, password)
             return refused.found
-        user, right = tried.user, False
+        # Whoever is shut out costs and waits as much as the others: the same check, and the same writing after it.
+        user, right = (None if ticket.shut_out else tried.user), False
         try:
             right = self._passwords.matches(user.password_hash if user else None, password)
             right = right and user is not None and not user.disabled
         finally:
             if not right:
                 self._fail(ticket)
+        if ticket.shut_out:
+            return ticket.shut_out
         return then(Passed(user, ticket, tried.device)) if right and user else None
 
     def settle(self, passed: Passed) -> KnownPassword:
@@ -157,8 +157,12 @@ class PasswordGate:
         return passed.user
 
     def _fail(self, ticket: Ticket) -> None:
-        # Of password tries none is left out of the audit log: they are few, for they are throttled.
-        note_reason(InvalidCredentials.reason)
+        if not ticket.shut_out:
+            # Of password tries none is left out of the audit log: they are few, for they are throttled.
+            note_reason(InvalidCredentials.reason)
         with self._database.transaction() as session:
             note_aside(session)
-            self.throttle.failed(session, ticket)
+            if ticket.shut_out:
+                self.throttle.withdraw(session, ticket)
+            else:
+                self.throttle.failed(session, ticket)

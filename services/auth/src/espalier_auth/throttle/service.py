@@ -24,7 +24,7 @@ A try is counted before its check (under way) and stays counted when it fails: p
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 
@@ -84,14 +84,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Ticket:
-    """A try that was let through and is counted as under way; without an id it is not counted."""
-
-    place: Place
-    id: str
-
-
-@dataclass(frozen=True)
 class Refusal:
     """A try that was not let through; `seconds` until the next may be."""
 
@@ -99,12 +91,28 @@ class Refusal:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Ticket:
+    """A try that is counted as under way; without an id it is not counted.
+
+    One that is `shut_out` of its account counts nowhere, but is settled as the others are, or it would be answered
+    sooner.
+    """
+
+    place: Place
+    id: str
+    shut_out: Refusal | None = None
+
+
 class Busy:
     """As many are under way as may fail: their end decides."""
 
 
 class NotNow(Exception):
-    """A try was not let through. It was counted before it was judged, and the end of its transaction undoes that."""
+    """A try was not let through, for now or for its address.
+
+    It was counted before it was judged, and the end of its transaction undoes that.
+    """
 
     def __init__(self, found: Refusal | Busy) -> None:
         super().__init__()
@@ -118,14 +126,21 @@ class Throttle:
         self._enabled = enabled
 
     def take(self, session: Session, place: Place) -> Ticket:
-        """Counts a try, atomically over all replicas. Raises NotNow, which has to end the transaction."""
+        """Counts a try, atomically over all replicas. Raises NotNow, which has to end the transaction.
+
+        A ticket that is `shut_out` must not be let through.
+        """
         if not self._enabled:
             return Ticket(place, "")
         now, ticket = utc_now(), Ticket(place, new_id())
         counts = repository.begin_try(session, place.buckets, ticket.id, now)
         for count in counts.values():
             del count.running[ticket.id]
-        if found := _refusal(place, counts, now):
+        found = _refusal(place, counts, now)
+        if isinstance(found, Refusal) and not found.by_address:
+            self.withdraw(session, ticket)
+            return replace(ticket, shut_out=found)
+        if found is not None:
             raise NotNow(found)
         return ticket
 
