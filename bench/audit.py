@@ -44,7 +44,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 LIMIT = 50.0  # milliseconds
 CALLS = 40
 DAYS = 180
-COLUMNS = (*CHAINED, "words", "hash")
+COLUMNS = (*CHAINED, "hash")
 Request = audit_pb2.ListAuditEventsRequest
 AUDITOR = Principal(
     subject=str(uuid.UUID(int=0)),
@@ -158,11 +158,11 @@ def fill(database: Database, world: World) -> None:
 
 
 def _line(event: NewEvent, sequence: int, before: bytes) -> tuple[str, bytes]:
-    values = {**asdict(event), "result": event.result.value, "sequence": sequence}
+    values = {**asdict(event), "result": event.result.value, "words": words_of(event), "sequence": sequence}
     digest = hash_of(before, tuple(values[name] for name in CHAINED))
-    cells = [str(values[name]) for name in CHAINED]
-    cells += ["{" + ",".join(words_of(event)) + "}", f"\\\\x{digest.hex()}"]
-    return "\t".join(cells) + "\n", digest
+    *cells, words = (values[name] for name in CHAINED)
+    cells += ["{" + ",".join(words) + "}", f"\\\\x{digest.hex()}"]
+    return "\t".join(map(str, cells)) + "\n", digest
 
 
 def questions(world: World) -> dict[str, Callable[[], Request]]:

@@ -108,6 +108,13 @@ def test_a_changed_row_is_named(database: Database, column: str) -> None:
     assert (found.broken, found.checked) == (3, 2)
 
 
+def test_an_event_that_a_search_would_miss_is_named(database: Database) -> None:
+    fill(database, 3)
+    with tampering(database) as session:
+        session.execute(text("UPDATE audit_events SET words = '{}' WHERE sequence = 2"))
+    assert check(database).broken == 2
+
+
 def test_a_changed_time_is_named(database: Database) -> None:
     fill(database, 3)
     with tampering(database) as session:

@@ -59,7 +59,7 @@ class AuditEntry(Base):
     request_id: Mapped[str]
     before: Mapped[str]
     after: Mapped[str]
-    # What a search finds it by; derived from the rest, so the chain does not cover it.
+    # What a search finds it by, derived from the rest; chained as well, or a change of it would hide an event.
     words: Mapped[list[str]] = mapped_column(ARRAY(String))
     hash: Mapped[bytes] = mapped_column(LargeBinary)
 
@@ -83,15 +83,15 @@ class NewEvent:
     after: str
 
 
-CHAINED = ("sequence", "id", "time", *tuple(NewEvent.__dataclass_fields__)[2:])
+CHAINED = ("sequence", "id", "time", *tuple(NewEvent.__dataclass_fields__)[2:], "words")
 """Columns that the hash covers, in this order."""
 
 
 def hash_of(before: bytes, values: tuple[Any, ...]) -> bytes:
     """SHA-256 over the hash before and the event's values in the order of `CHAINED`, as a JSON array."""
-    sequence, id, time, *texts = values
+    sequence, id, time, *rest = values
     moment = time.astimezone(UTC).isoformat(timespec="microseconds")
-    return hashlib.sha256(before + orjson.dumps([sequence, str(id), moment, *texts])).digest()
+    return hashlib.sha256(before + orjson.dumps([sequence, str(id), moment, *rest])).digest()
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,14 @@ def append(session: Session, events: Sequence[NewEvent]) -> tuple[Head, Head]:
         if event.id in known:
             continue
         known.add(event.id)
-        values = {**vars(event), "result": event.result.value, "sequence": head.sequence + 1}
+        values = {
+            **vars(event),
+            "result": event.result.value,
+            "words": words_of(event),
+            "sequence": head.sequence + 1,
+        }
         head = Head(head.sequence + 1, hash_of(head.hash, tuple(values[name] for name in CHAINED)))
-        rows.append({**values, "words": words_of(event), "hash": head.hash})
+        rows.append({**values, "hash": head.hash})
     if rows:
         session.execute(insert(table_of(AuditEntry)), rows)
     return before, head
