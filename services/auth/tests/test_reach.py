@@ -191,6 +191,35 @@ async def test_nobody_comes_to_reach_others_by_a_group_that_he_makes_or_joins(st
     await set_members(town.auth, admin, hill.id, lea, otto)
 
 
+async def test_nobody_comes_to_stand_for_one_whose_data_he_does_not_reach(start_auth: Any) -> None:
+    town = await Town(await start_auth(public_url="https://espalier.example.org"), "all").build()
+    channel = town.auth.channel((await town.auth.login()).access_token)
+    for name, scope in (("owner", "own"), ("overseer", "all")):
+        role = resources_pb2.Role(name=name, permissions=["training.runs.get"], scope=scope)
+        await access_pb2_grpc.RoleServiceStub(channel).CreateRole(access_pb2.CreateRoleRequest(role=role))
+    otto = town.ids["otto"]
+    await give_roles(town.auth, otto, ["owner"])
+
+    def attempts(token: str) -> list[Awaitable[Any]]:
+        address = service_pb2.UpdateUserRequest(user=resources_pb2.User(id=otto, email="lea@example.org"))
+        address.update_mask.paths.append("email")
+        stub = registration_pb2_grpc.RegistrationServiceStub(town.auth.channel(token))
+        link = stub.CreatePasswordReset(registration_pb2.CreatePasswordResetRequest(user_id=otto))
+        return [link, town.auth.users(token).UpdateUser(address)]
+
+    # She may all that he may, but with data of her own; by his account she would reach his.
+    await give_roles(town.auth, town.ids["lea"], ["lead", "owner"])
+    for call in attempts((await town.auth.login("lea", PASSWORD)).access_token):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        answer = from_rpc_error(refused.value)
+        assert (answer.reason, answer.metadata["permission"]) == ("ABOVE_OWN_RIGHTS", "training.runs.get")
+
+    await give_roles(town.auth, town.ids["lea"], ["lead", "overseer"])
+    for call in attempts((await town.auth.login("lea", PASSWORD)).access_token):
+        await call
+
+
 async def invite(auth: Any, token: str, **invitation: Any) -> registration_pb2.Invitation:
     stub = registration_pb2_grpc.RegistrationServiceStub(auth.channel(token))
     wanted = registration_pb2.Invitation(**invitation)

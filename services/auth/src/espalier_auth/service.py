@@ -250,6 +250,8 @@ class Users:
         if changes.email is not None:
             if user.id == by.subject:
                 require_recent_sign_in(session, by, "to change your e-mail address")
+            # A link for a forgotten password goes there.
+            self._access.require_to_stand_for(session, user, by=by)
             require_free_email(session, changes.email, except_for=user.id)
             user.set_email(changes.email, verified=True)
         if changes.roles is not None:

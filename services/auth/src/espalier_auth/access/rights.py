@@ -128,6 +128,21 @@ class AccessRights:
             return found
         return [replace(role, scope="all") for role in found]
 
+    def require_to_stand_for(self, session: Session, user: User, *, by: Principal) -> None:
+        """Before somebody is given what lets him sign in as the user, as a link for a password does.
+
+        Raises AboveOwnRights unless the caller himself reaches all that the user reaches, what is the user's own too.
+        """
+        if user.id == by.subject:
+            return
+        rights, near = self.rights_of_caller(session, by), {by.subject, *repository.peers_of(session, by.subject)}
+        peers = {user.id, *repository.peers_of(session, user.id)}
+        for role in {grant.role.name: grant.role for grant in self.grants(session, user)}.values():
+            whose = {"own": {user.id}, "group": peers}.get(role.scope)
+            reached = role if whose is None else replace(role, scope="group" if near.issuperset(whose) else "all")
+            if lacking := _lacking(reached, by, rights):
+                raise AboveOwnRights(role.name, lacking=lacking)
+
     def lock(self, session: Session) -> None:
         """Taken first by whoever changes rights; held until the transaction ends."""
         repository.lock_rights(session)

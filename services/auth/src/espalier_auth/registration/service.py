@@ -196,8 +196,7 @@ class PasswordResets:
             raise UserNotFound(user_id)
         if user.identity_provider:
             raise PasswordElsewhere
-        held = sorted({grant.role.name for grant in self._access.grants(session, user)})
-        self._access.require_rights_of(session, held, by=by)
+        self._access.require_to_stand_for(session, user, by=by)
         repository.delete_resets_of(session, user.id)
         return self._add(session, user, lives=ADMINISTRATORS_LINK_LIVES)
 
