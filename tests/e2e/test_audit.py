@@ -69,7 +69,7 @@ def test_a_quota_that_refuses_is_one_line(platform: Platform, admin: Api) -> Non
     )
     quota = {"user_id": user["id"], "kind": "USAGE_KIND_STORED_BYTES", "amount": 1}
     admin.call("POST", "/api/v1/quotas", quota)
-    quentin = platform.login("quentin", PASSWORD)
+    quentin = platform.login("quentin", PASSWORD, address="127.0.0.4")
     dataset = quentin.call("POST", "/api/v1/training/datasets", {"name": "too much"})
     upload = quentin.upload("train.jsonl", jsonl([{"text": "more than a byte"}]))
     body = {"files": [{"split": "train", "upload_id": upload}]}
@@ -89,7 +89,7 @@ def test_every_filter_is_there_over_rest(platform: Platform, admin: Api) -> None
         "/api/v1/users", json={"user": {"username": "philippa", "roles": ["viewer"]}, "password": PASSWORD}
     )
     user, request_id = made.json(), made.headers["x-request-id"]
-    philippa = platform.login("philippa", PASSWORD)
+    philippa = platform.login("philippa", PASSWORD, address="127.0.0.5")
     refused = philippa.http.get("/api/v1/users")
     assert refused.status_code == 403
     (event,) = events(admin, request_id=request_id)
@@ -102,11 +102,11 @@ def test_every_filter_is_there_over_rest(platform: Platform, admin: Api) -> None
         ({**mine, "target": "users"}, refusal),
         ({"target": f"users/{user['id']}"}, event),
         ({**mine, "result": "AUDIT_RESULT_REFUSED"}, refusal),
-        ({**mine, "address": "127.0.0.1"}, refusal),
+        ({**mine, "address": "127.0.0.5"}, refusal),
         ({**mine, "query": "listusers"}, refusal),
         ({**mine, "start_time": refusal["time"]}, refusal),
         ({"target": f"users/{user['id']}", "end_time": refusal["time"]}, event),
-        ({**mine, "address": "127.0.0.1", "result": "AUDIT_RESULT_REFUSED", "query": "denied"}, refusal),
+        ({**mine, "address": "127.0.0.5", "result": "AUDIT_RESULT_REFUSED", "query": "denied"}, refusal),
     ):
         assert expected["id"] in [found["id"] for found in events(admin, **wanted)], wanted
     for wanted in (

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from belongings import Belongings
@@ -32,8 +33,13 @@ def key_of(api: Api, name: str, **fields: Any) -> tuple[str, str]:
 
 
 @contextmanager
-def client(platform: Platform, key: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{platform.url}/v1", api_key=key, max_retries=0, timeout=60) as opened:
+def client(platform: Platform, key: str, *, address: str = "127.0.0.1") -> Iterator[openai.OpenAI]:
+    with (
+        httpx.Client(transport=httpx.HTTPTransport(local_address=address)) as http,
+        openai.OpenAI(
+            base_url=f"{platform.url}/v1", api_key=key, max_retries=0, timeout=60, http_client=http
+        ) as opened,
+    ):
         yield opened
 
 
@@ -158,7 +164,8 @@ def test_over_quota_it_is_told_which_and_until_when_and_the_audit_log_too(platfo
     quota = {"user_id": quinn.get("/api/v1/me")["user"]["id"], "kind": "USAGE_KIND_TOKENS_IN", "amount": 110}
     admin.call("POST", "/api/v1/quotas", {**quota, "period": "QUOTA_PERIOD_DAY"})
     _, key = key_of(quinn, "limited")
-    with client(platform, key) as own:
+    # Of many refusals from one address within a minute only the first are told one by one.
+    with client(platform, key, address="127.0.0.6") as own:
         own.chat.completions.create(**ASKED, max_tokens=2)
         for streams in (False, True):
             with pytest.raises(openai.RateLimitError) as refused:
