@@ -13,11 +13,12 @@ from espalier.model_registry.v1 import service_pb2, service_pb2_grpc
 from espalier.training_orchestrator.v1 import run_service_pb2, run_service_pb2_grpc
 from espalier_common.db import Database, new_id
 from espalier_common.errors import EspalierError
+from espalier_common.identity import Principal
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.channel import open_sync_channel
 from espalier_common.testing.plugin import MigratedDatabase
 from espalier_model_registry.events import publish
-from espalier_model_registry.models import TrainedModel
+from espalier_model_registry.models import ModelVersion, TrainedModel
 from espalier_model_registry.peers import OrchestratorRuns
 from espalier_model_registry.reconciler import Reconciler
 from espalier_model_registry.rpc import DeploymentRpc, ModelRpc
@@ -163,3 +164,12 @@ def trained_model() -> TrainedModel:
         base_run_id=None,
         template="chatml",
     )
+
+
+@pytest.fixture
+def version(database: Database, registry: Registry, trained_model: TrainedModel) -> ModelVersion:
+    """A version of Ada's."""
+    ada = Principal("ada", "Ada", "user", (), frozenset({"models.*"}), "own")
+    with database.transaction() as session:
+        model = registry.create_model(session, ada, name="tuned", description="")
+        return registry.register_version(session, ada, model_id=model.id, trained=trained_model)
