@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+import orjson
+from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
 from espalier_auth.audit.models import CHAINED, START, AuditEntry, Head
@@ -37,6 +38,8 @@ def known_ids(session: Session, ids: Iterable[str]) -> set[str]:
 
 def read_chain(session: Session, *, after: int, limit: int) -> Sequence[Any]:
     """What the chain covers of the next events, each with its hash, in order."""
-    columns = [getattr(AuditEntry, name) for name in CHAINED]
-    statement = select(*columns, AuditEntry.hash).where(AuditEntry.sequence > after)
-    return session.execute(statement.order_by(AuditEntry.sequence).limit(limit)).all()
+    *columns, words = (getattr(AuditEntry, name) for name in CHAINED)
+    # The driver reads an array letter by letter, which takes longer than all the rest; orjson does not.
+    statement = select(*columns, cast(func.to_json(words), Text), AuditEntry.hash).where(AuditEntry.sequence > after)
+    rows = session.execute(statement.order_by(AuditEntry.sequence).limit(limit))
+    return [(*values, orjson.loads(found), bytes(digest)) for *values, found, digest in rows]
