@@ -268,8 +268,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Checks the chain, at most 200,000 events a call: a removed or changed event is found
-         * @description Checks the chain, at most 200,000 events a call: a removed or changed event is found.
+         * Checks the chain, at most 100,000 events a call: a removed or changed event is found
+         * @description Checks the chain, at most 100,000 events a call: a removed or changed event is found.
          */
         get: operations["AuditService_VerifyAuditChain"];
         put?: never;

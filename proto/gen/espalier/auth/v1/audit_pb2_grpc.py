@@ -71,7 +71,7 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAuditChain(self, request, context):
-        """Checks the chain, at most 200,000 events a call: a removed or changed event is found.
+        """Checks the chain, at most 100,000 events a call: a removed or changed event is found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class AuditServiceStub:
     ExportAuditEvents: _grpc.UnaryStreamMultiCallable[_audit_pb2.ExportAuditEventsRequest, _audit_pb2.AuditEvent]
     """Streams the events that match, oldest first, for an export."""
     VerifyAuditChain: _grpc.UnaryUnaryMultiCallable[_audit_pb2.VerifyAuditChainRequest, _audit_pb2.AuditVerification]
-    """Checks the chain, at most 200,000 events a call: a removed or changed event is found."""
+    """Checks the chain, at most 100,000 events a call: a removed or changed event is found."""
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -50,7 +50,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     ExportAuditEvents: _aio.UnaryStreamMultiCallable[_audit_pb2.ExportAuditEventsRequest, _audit_pb2.AuditEvent]  # type: ignore[assignment]
     """Streams the events that match, oldest first, for an export."""
     VerifyAuditChain: _aio.UnaryUnaryMultiCallable[_audit_pb2.VerifyAuditChainRequest, _audit_pb2.AuditVerification]  # type: ignore[assignment]
-    """Checks the chain, at most 200,000 events a call: a removed or changed event is found."""
+    """Checks the chain, at most 100,000 events a call: a removed or changed event is found."""
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps every change and every refusal, append-only and chained by hashes."""
@@ -77,6 +77,6 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.VerifyAuditChainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.AuditVerification, _abc.Awaitable[_audit_pb2.AuditVerification]]:
-        """Checks the chain, at most 200,000 events a call: a removed or changed event is found."""
+        """Checks the chain, at most 100,000 events a call: a removed or changed event is found."""
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

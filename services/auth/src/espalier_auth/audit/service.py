@@ -11,8 +11,8 @@ from espalier_auth.audit.models import CHAINED, START, AuditEntry, Head, NewEven
 from espalier_auth.models import table_of
 
 CHECK_PAGE = 2000
-# One call checks no more: 200,000 take two to three seconds of one core, and others want to be answered.
-MOST_CHECKED = 200_000
+# One call checks no more: 100,000 take two to three seconds of one core, and others want to be answered.
+MOST_CHECKED = 100_000
 
 
 def append(session: Session, events: Sequence[NewEvent]) -> tuple[Head, Head]:
@@ -53,7 +53,7 @@ class Finding:
 
 
 def check_chain(session: Session, *, start: Head = START, remembered: Head | None = None) -> Finding:
-    """Checks up to 200,000 events behind `start`, which was checked before, and that `remembered` is still there."""
+    """Checks up to 100,000 events behind `start`, which was checked before, and that `remembered` is still there."""
     newest = repository.find_head(session)
     for place in (start, remembered):
         if place is not None and place.sequence and (finding := _missing(session, place, newest)):
