@@ -84,7 +84,10 @@ class Limits:
         # Named here, or the channel would send the token of the user who is served.
         metadata = ((AUTHORIZATION_HEADER, f"Bearer {self._token()}"),)
         try:
-            reply = usage_pb2_grpc.QuotaServiceStub(self._channel).ReserveUsage(request, metadata=metadata)
+            # An auth that has just been restarted is waited for; not where nothing hangs on its answer.
+            waits = self._last_answer(user_id) is not False
+            stub = usage_pb2_grpc.QuotaServiceStub(self._channel)
+            reply = stub.ReserveUsage(request, metadata=metadata, wait_for_ready=waits)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         return bool(reply.limited)

@@ -23,10 +23,10 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_metadata_size", 64 << 10),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # gRPC's own back-off grows to two minutes; a service that was restarted must be found again within a second or two.
+    # gRPC's own back-off grows to two minutes; a service that was restarted must be found again at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # Addresses are given; a proxy of the environment has no say between our own processes.
     ("grpc.enable_http_proxy", 0),
 ]
