@@ -224,11 +224,12 @@ async def test_a_client_that_goes_ends_the_call(gateway: RunningGateway, content
     fake = gateway.fakes["completions"]
     fake.content_type, fake.pieces, fake.hold = content_type, [CHUNK], True
     asking = asyncio.create_task(gateway.client_for().post(CHAT, json=ASKED))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while fake.sent == 0:
             await asyncio.sleep(0.01)
+        assert not fake.cancelled.is_set()
         asking.cancel()
-        await fake.cancelled.wait()
+        assert await fake.cancelled.wait()
 
 
 async def test_a_silent_stream_has_heartbeats_and_a_gateway_that_stops_says_so(gateway: RunningGateway) -> None:

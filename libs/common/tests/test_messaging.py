@@ -221,8 +221,9 @@ async def test_an_event_is_applied_at_once_though_it_answers_a_request_that_nobo
     await bus.ensure_stream(stream)
     for number in range(3):
         await bus.publish(subject, f"{number}".encode(), msg_id=f"m{number}")
-        # Waiting for more, it would take a minute.
+        # Waiting for more, it would take as long as its request lasts: ten minutes.
         await becomes(lambda number=number: len(effects(database)) == number + 1, seconds=30)
+    assert effects(database) == ["0", "1", "2"]
 
 
 async def test_a_second_delivery_of_an_applied_message_changes_nothing(database: Database) -> None:
