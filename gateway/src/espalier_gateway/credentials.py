@@ -78,7 +78,7 @@ def _bearer(authorization: str) -> str:
     scheme, _, token = authorization.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not _is_token(token):
-        raise Unauthenticated("The header Authorization must be: Bearer <access token>.")
+        raise Unauthenticated("The header Authorization must be: Bearer <access token or API key>.")
     return token
 
 
