@@ -133,6 +133,7 @@ class UsageRecorded(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     QUEUE_WAIT_FIELD_NUMBER: _builtins.int
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    UNFINISHED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the service that reports."""
     kind: Global___UsageKind.ValueType
@@ -144,16 +145,18 @@ class UsageRecorded(_message.Message):
     model: _builtins.str
     """What was used: name of a deployment or model; empty when none."""
     source: _builtins.str
-    """Where: chat, api, comparison or training."""
+    """Where: chat, api, comparison, training or serving."""
     reference: _builtins.str
-    """Id of the run, message or request."""
+    """Id of the run, message or request; name of the workload that served."""
     succeeded: _builtins.bool
     """The use ended well."""
     reservation_id: _builtins.str
     """The reservation that ends with this; empty when none does."""
+    unfinished: _builtins.bool
+    """A part of a use that goes on: its amount counts, and it has ended neither well nor badly."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """When; of seconds that were used, when they began."""
 
     @_builtins.property
     def queue_wait(self) -> _duration_pb2.Duration:
@@ -173,10 +176,11 @@ class UsageRecorded(_message.Message):
         succeeded: _builtins.bool = ...,
         queue_wait: _duration_pb2.Duration | None = ...,
         reservation_id: _builtins.str = ...,
+        unfinished: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["queue_wait", b"queue_wait", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "id", b"id", "kind", b"kind", "model", b"model", "queue_wait", b"queue_wait", "reference", b"reference", "reservation_id", b"reservation_id", "source", b"source", "succeeded", b"succeeded", "time", b"time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "id", b"id", "kind", b"kind", "model", b"model", "queue_wait", b"queue_wait", "reference", b"reference", "reservation_id", b"reservation_id", "source", b"source", "succeeded", b"succeeded", "time", b"time", "unfinished", b"unfinished", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

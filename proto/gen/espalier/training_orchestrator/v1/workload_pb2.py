@@ -27,7 +27,7 @@ from espalier.training_orchestrator.v1 import run_pb2 as espalier_dot_training__
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0espalier/training_orchestrator/v1/workload.proto\x12!espalier.training_orchestrator.v1\x1a espalier/common/v1/options.proto\x1a+espalier/training_orchestrator/v1/run.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xb4\x02\n\x08Workload\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xd2\xb5\x18#\x08\x01\x18?\"\x1d[a-z0-9]([a-z0-9-]*[a-z0-9])?\x12\x1c\n\tmodel_uri\x18\x02 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80 \x12$\n\x11served_model_name\x18\x03 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x01\x12\x39\n\x06\x64\x65vice\x18\x04 \x01(\x0e\x32).espalier.training_orchestrator.v1.Device\x12?\n\x05state\x18\x05 \x01(\x0e\x32\x30.espalier.training_orchestrator.v1.WorkloadState\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x08 \x01(\t\"^\n\x15\x43reateWorkloadRequest\x12\x45\n\x08workload\x18\x01 \x01(\x0b\x32+.espalier.training_orchestrator.v1.WorkloadB\x06\xd2\xb5\x18\x02\x08\x01\",\n\x12GetWorkloadRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18?\"/\n\x15\x44\x65leteWorkloadRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18?*\x81\x01\n\rWorkloadState\x12\x1e\n\x1aWORKLOAD_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKLOAD_STATE_STARTING\x10\x01\x12\x18\n\x14WORKLOAD_STATE_READY\x10\x02\x12\x19\n\x15WORKLOAD_STATE_FAILED\x10\x03\x32\xbe\x03\n\x0fWorkloadService\x12\x96\x01\n\x0e\x43reateWorkload\x12\x38.espalier.training_orchestrator.v1.CreateWorkloadRequest\x1a+.espalier.training_orchestrator.v1.Workload\"\x1d\x8a\xb5\x18\x19training.workloads.create\x12\x8d\x01\n\x0bGetWorkload\x12\x35.espalier.training_orchestrator.v1.GetWorkloadRequest\x1a+.espalier.training_orchestrator.v1.Workload\"\x1a\x8a\xb5\x18\x16training.workloads.get\x12\x81\x01\n\x0e\x44\x65leteWorkload\x12\x38.espalier.training_orchestrator.v1.DeleteWorkloadRequest\x1a\x16.google.protobuf.Empty\"\x1d\x8a\xb5\x18\x19training.workloads.deleteb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0espalier/training_orchestrator/v1/workload.proto\x12!espalier.training_orchestrator.v1\x1a espalier/common/v1/options.proto\x1a+espalier/training_orchestrator/v1/run.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xcf\x02\n\x08Workload\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xd2\xb5\x18#\x08\x01\x18?\"\x1d[a-z0-9]([a-z0-9-]*[a-z0-9])?\x12\x1c\n\tmodel_uri\x18\x02 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80 \x12$\n\x11served_model_name\x18\x03 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x01\x12\x39\n\x06\x64\x65vice\x18\x04 \x01(\x0e\x32).espalier.training_orchestrator.v1.Device\x12?\n\x05state\x18\x05 \x01(\x0e\x32\x30.espalier.training_orchestrator.v1.WorkloadState\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x08 \x01(\t\x12\x19\n\x08owner_id\x18\t \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x01\"^\n\x15\x43reateWorkloadRequest\x12\x45\n\x08workload\x18\x01 \x01(\x0b\x32+.espalier.training_orchestrator.v1.WorkloadB\x06\xd2\xb5\x18\x02\x08\x01\",\n\x12GetWorkloadRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18?\"/\n\x15\x44\x65leteWorkloadRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18?*\x81\x01\n\rWorkloadState\x12\x1e\n\x1aWORKLOAD_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKLOAD_STATE_STARTING\x10\x01\x12\x18\n\x14WORKLOAD_STATE_READY\x10\x02\x12\x19\n\x15WORKLOAD_STATE_FAILED\x10\x03\x32\xbe\x03\n\x0fWorkloadService\x12\x96\x01\n\x0e\x43reateWorkload\x12\x38.espalier.training_orchestrator.v1.CreateWorkloadRequest\x1a+.espalier.training_orchestrator.v1.Workload\"\x1d\x8a\xb5\x18\x19training.workloads.create\x12\x8d\x01\n\x0bGetWorkload\x12\x35.espalier.training_orchestrator.v1.GetWorkloadRequest\x1a+.espalier.training_orchestrator.v1.Workload\"\x1a\x8a\xb5\x18\x16training.workloads.get\x12\x81\x01\n\x0e\x44\x65leteWorkload\x12\x38.espalier.training_orchestrator.v1.DeleteWorkloadRequest\x1a\x16.google.protobuf.Empty\"\x1d\x8a\xb5\x18\x19training.workloads.deleteb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKLOAD'].fields_by_name['model_uri']._serialized_options = b'\322\265\030\005\010\001\030\200 '
   _globals['_WORKLOAD'].fields_by_name['served_model_name']._loaded_options = None
   _globals['_WORKLOAD'].fields_by_name['served_model_name']._serialized_options = b'\322\265\030\005\010\001\030\200\001'
+  _globals['_WORKLOAD'].fields_by_name['owner_id']._loaded_options = None
+  _globals['_WORKLOAD'].fields_by_name['owner_id']._serialized_options = b'\322\265\030\003\030\200\001'
   _globals['_CREATEWORKLOADREQUEST'].fields_by_name['workload']._loaded_options = None
   _globals['_CREATEWORKLOADREQUEST'].fields_by_name['workload']._serialized_options = b'\322\265\030\002\010\001'
   _globals['_GETWORKLOADREQUEST'].fields_by_name['name']._loaded_options = None
@@ -52,16 +54,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKLOADSERVICE'].methods_by_name['GetWorkload']._serialized_options = b'\212\265\030\026training.workloads.get'
   _globals['_WORKLOADSERVICE'].methods_by_name['DeleteWorkload']._loaded_options = None
   _globals['_WORKLOADSERVICE'].methods_by_name['DeleteWorkload']._serialized_options = b'\212\265\030\031training.workloads.delete'
-  _globals['_WORKLOADSTATE']._serialized_start=698
-  _globals['_WORKLOADSTATE']._serialized_end=827
+  _globals['_WORKLOADSTATE']._serialized_start=725
+  _globals['_WORKLOADSTATE']._serialized_end=854
   _globals['_WORKLOAD']._serialized_start=196
-  _globals['_WORKLOAD']._serialized_end=504
-  _globals['_CREATEWORKLOADREQUEST']._serialized_start=506
-  _globals['_CREATEWORKLOADREQUEST']._serialized_end=600
-  _globals['_GETWORKLOADREQUEST']._serialized_start=602
-  _globals['_GETWORKLOADREQUEST']._serialized_end=646
-  _globals['_DELETEWORKLOADREQUEST']._serialized_start=648
-  _globals['_DELETEWORKLOADREQUEST']._serialized_end=695
-  _globals['_WORKLOADSERVICE']._serialized_start=830
-  _globals['_WORKLOADSERVICE']._serialized_end=1276
+  _globals['_WORKLOAD']._serialized_end=531
+  _globals['_CREATEWORKLOADREQUEST']._serialized_start=533
+  _globals['_CREATEWORKLOADREQUEST']._serialized_end=627
+  _globals['_GETWORKLOADREQUEST']._serialized_start=629
+  _globals['_GETWORKLOADREQUEST']._serialized_end=673
+  _globals['_DELETEWORKLOADREQUEST']._serialized_start=675
+  _globals['_DELETEWORKLOADREQUEST']._serialized_end=722
+  _globals['_WORKLOADSERVICE']._serialized_start=857
+  _globals['_WORKLOADSERVICE']._serialized_end=1303
 # @@protoc_insertion_point(module_scope)

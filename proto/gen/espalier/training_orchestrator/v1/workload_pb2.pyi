@@ -60,6 +60,7 @@ class Workload(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     BASE_URL_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, chosen by the caller, unique, such as "deployment-<id>"."""
     model_uri: _builtins.str
@@ -76,6 +77,8 @@ class Workload(_message.Message):
     """The state in a sentence for people."""
     base_url: _builtins.str
     """Base URL of its OpenAI-compatible API while READY, such as "http://127.0.0.1:9000/v1"."""
+    owner_id: _builtins.str
+    """Id of the user for whom it runs: the ledger of use counts its seconds as his, under the served model's name."""
     def __init__(
         self,
         *,
@@ -87,10 +90,11 @@ class Workload(_message.Message):
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         base_url: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "device", b"device", "message", b"message", "model_uri", b"model_uri", "name", b"name", "reason", b"reason", "served_model_name", b"served_model_name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "device", b"device", "message", b"message", "model_uri", b"model_uri", "name", b"name", "owner_id", b"owner_id", "reason", b"reason", "served_model_name", b"served_model_name", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -105,7 +109,7 @@ class CreateWorkloadRequest(_message.Message):
     WORKLOAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def workload(self) -> Global___Workload:
-        """The workload; name, model_uri, served_model_name and device are read."""
+        """The workload; name, model_uri, served_model_name, device and owner_id are read."""
 
     def __init__(
         self,
