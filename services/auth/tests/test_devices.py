@@ -4,14 +4,19 @@ import asyncio
 import hashlib
 import time
 import uuid
+from datetime import UTC, timedelta
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from sqlalchemy import update
 
 from espalier.auth.v1 import resources_pb2, service_pb2, sessions_pb2, sessions_pb2_grpc
+from espalier_auth.models import RefreshToken
+from espalier_auth.service import hash_token
 from espalier_auth.sessions.agents import device_of
+from espalier_common.db import utc_now
 from espalier_common.errors import Unauthenticated
 from espalier_common.identity import ServiceIdentity, TokenVerifier, fetch_jwks
 from espalier_common.revocations import Revocations, fetch_revocations
@@ -91,6 +96,23 @@ async def test_ones_sessions_are_listed_with_device_address_and_last_use(auth: A
     assert found[0].last_used_time.ToNanoseconds() > found[0].create_time.ToNanoseconds()
     assert all(abs(each.create_time.ToSeconds() - time.time()) < 600 for each in found)
     assert all(each.expire_time.ToSeconds() > time.time() + 86_400 for each in found)
+
+
+async def test_a_session_that_nobody_used_in_time_is_listed_no_more(auth: Any) -> None:
+    unused, used = await auth.login(), await auth.login()
+    soon = utc_now() + timedelta(minutes=1)
+    with auth.database.transaction() as session:
+        session.execute(update(RefreshToken).values(expires_at=soon))
+    found = await list_sessions(auth, used.access_token)
+    assert {each.idle_expire_time.ToDatetime(UTC) for each in found} == {soon}
+
+    await auth.sign_in().Refresh(service_pb2.RefreshRequest(refresh_token=used.refresh_token))
+    with auth.database.transaction() as session:
+        of_unused = RefreshToken.token_hash == hash_token(unused.refresh_token)
+        session.execute(update(RefreshToken).where(of_unused).values(expires_at=utc_now() - timedelta(seconds=1)))
+    (found_again,) = await list_sessions(auth, used.access_token)
+    assert found_again.current
+    assert found_again.idle_expire_time.ToDatetime(UTC) > soon + timedelta(days=1)
 
 
 async def test_an_ended_session_is_over_on_another_service_within_five_seconds(auth: Any, other: Any) -> None:

@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65spalier/auth/v1/sessions.proto\x12\x10\x65spalier.auth.v1\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x01\n\x0bUserSession\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63urrent\x18\x06 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x17\n\x15ListMySessionsRequest\"I\n\x16ListMySessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.espalier.auth.v1.UserSession\"3\n\x13\x45ndMySessionRequest\x12\x1c\n\nsession_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\"\x1b\n\x19\x45ndMyOtherSessionsRequest\"+\n\x1a\x45ndMyOtherSessionsResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\x05\"3\n\x16\x45ndUserSessionsRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\"(\n\x17\x45ndUserSessionsResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\x05\"\x18\n\x16ListRevocationsRequest\"M\n\nRevocation\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12.\n\nnot_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x17ListRevocationsResponse\x12\x31\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1c.espalier.auth.v1.Revocation2\x8a\x05\n\x0eSessionService\x12\x91\x01\n\x0eListMySessions\x12\'.espalier.auth.v1.ListMySessionsRequest\x1a(.espalier.auth.v1.ListMySessionsResponse\",\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/me/sessions\x12\x88\x01\n\x0c\x45ndMySession\x12%.espalier.auth.v1.EndMySessionRequest\x1a\x16.google.protobuf.Empty\"9\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\"* /api/v1/me/sessions/{session_id}\x12\xaa\x01\n\x12\x45ndMyOtherSessions\x12+.espalier.auth.v1.EndMyOtherSessionsRequest\x1a,.espalier.auth.v1.EndMyOtherSessionsResponse\"9\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\"\"\x1d/api/v1/me/sessions:endOthers:\x01*\x12\xab\x01\n\x0f\x45ndUserSessions\x12(.espalier.auth.v1.EndUserSessionsRequest\x1a).espalier.auth.v1.EndUserSessionsResponse\"C\x8a\xb5\x18\x11\x61uth.users.update\x82\xd3\xe4\x93\x02(\"#/api/v1/users/{user_id}:endSessions:\x01*2\x97\x01\n\x11RevocationService\x12\x81\x01\n\x0fListRevocations\x12(.espalier.auth.v1.ListRevocationsRequest\x1a).espalier.auth.v1.ListRevocationsResponse\"\x19\x8a\xb5\x18\x15\x61uth.revocations.listb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65spalier/auth/v1/sessions.proto\x12\x10\x65spalier.auth.v1\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x02\n\x0bUserSession\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63urrent\x18\x06 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10idle_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x17\n\x15ListMySessionsRequest\"I\n\x16ListMySessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.espalier.auth.v1.UserSession\"3\n\x13\x45ndMySessionRequest\x12\x1c\n\nsession_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\"\x1b\n\x19\x45ndMyOtherSessionsRequest\"+\n\x1a\x45ndMyOtherSessionsResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\x05\"3\n\x16\x45ndUserSessionsRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01H\x01\"(\n\x17\x45ndUserSessionsResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\x05\"\x18\n\x16ListRevocationsRequest\"M\n\nRevocation\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12.\n\nnot_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x17ListRevocationsResponse\x12\x31\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1c.espalier.auth.v1.Revocation2\x8a\x05\n\x0eSessionService\x12\x91\x01\n\x0eListMySessions\x12\'.espalier.auth.v1.ListMySessionsRequest\x1a(.espalier.auth.v1.ListMySessionsResponse\",\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/me/sessions\x12\x88\x01\n\x0c\x45ndMySession\x12%.espalier.auth.v1.EndMySessionRequest\x1a\x16.google.protobuf.Empty\"9\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\"* /api/v1/me/sessions/{session_id}\x12\xaa\x01\n\x12\x45ndMyOtherSessions\x12+.espalier.auth.v1.EndMyOtherSessionsRequest\x1a,.espalier.auth.v1.EndMyOtherSessionsResponse\"9\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\"\"\x1d/api/v1/me/sessions:endOthers:\x01*\x12\xab\x01\n\x0f\x45ndUserSessions\x12(.espalier.auth.v1.EndUserSessionsRequest\x1a).espalier.auth.v1.EndUserSessionsResponse\"C\x8a\xb5\x18\x11\x61uth.users.update\x82\xd3\xe4\x93\x02(\"#/api/v1/users/{user_id}:endSessions:\x01*2\x97\x01\n\x11RevocationService\x12\x81\x01\n\x0fListRevocations\x12(.espalier.auth.v1.ListRevocationsRequest\x1a).espalier.auth.v1.ListRevocationsResponse\"\x19\x8a\xb5\x18\x15\x61uth.revocations.listb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,29 +50,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOCATIONSERVICE'].methods_by_name['ListRevocations']._loaded_options = None
   _globals['_REVOCATIONSERVICE'].methods_by_name['ListRevocations']._serialized_options = b'\212\265\030\025auth.revocations.list'
   _globals['_USERSESSION']._serialized_start=180
-  _globals['_USERSESSION']._serialized_end=405
-  _globals['_LISTMYSESSIONSREQUEST']._serialized_start=407
-  _globals['_LISTMYSESSIONSREQUEST']._serialized_end=430
-  _globals['_LISTMYSESSIONSRESPONSE']._serialized_start=432
-  _globals['_LISTMYSESSIONSRESPONSE']._serialized_end=505
-  _globals['_ENDMYSESSIONREQUEST']._serialized_start=507
-  _globals['_ENDMYSESSIONREQUEST']._serialized_end=558
-  _globals['_ENDMYOTHERSESSIONSREQUEST']._serialized_start=560
-  _globals['_ENDMYOTHERSESSIONSREQUEST']._serialized_end=587
-  _globals['_ENDMYOTHERSESSIONSRESPONSE']._serialized_start=589
-  _globals['_ENDMYOTHERSESSIONSRESPONSE']._serialized_end=632
-  _globals['_ENDUSERSESSIONSREQUEST']._serialized_start=634
-  _globals['_ENDUSERSESSIONSREQUEST']._serialized_end=685
-  _globals['_ENDUSERSESSIONSRESPONSE']._serialized_start=687
-  _globals['_ENDUSERSESSIONSRESPONSE']._serialized_end=727
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=729
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=753
-  _globals['_REVOCATION']._serialized_start=755
-  _globals['_REVOCATION']._serialized_end=832
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=834
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=910
-  _globals['_SESSIONSERVICE']._serialized_start=913
-  _globals['_SESSIONSERVICE']._serialized_end=1563
-  _globals['_REVOCATIONSERVICE']._serialized_start=1566
-  _globals['_REVOCATIONSERVICE']._serialized_end=1717
+  _globals['_USERSESSION']._serialized_end=459
+  _globals['_LISTMYSESSIONSREQUEST']._serialized_start=461
+  _globals['_LISTMYSESSIONSREQUEST']._serialized_end=484
+  _globals['_LISTMYSESSIONSRESPONSE']._serialized_start=486
+  _globals['_LISTMYSESSIONSRESPONSE']._serialized_end=559
+  _globals['_ENDMYSESSIONREQUEST']._serialized_start=561
+  _globals['_ENDMYSESSIONREQUEST']._serialized_end=612
+  _globals['_ENDMYOTHERSESSIONSREQUEST']._serialized_start=614
+  _globals['_ENDMYOTHERSESSIONSREQUEST']._serialized_end=641
+  _globals['_ENDMYOTHERSESSIONSRESPONSE']._serialized_start=643
+  _globals['_ENDMYOTHERSESSIONSRESPONSE']._serialized_end=686
+  _globals['_ENDUSERSESSIONSREQUEST']._serialized_start=688
+  _globals['_ENDUSERSESSIONSREQUEST']._serialized_end=739
+  _globals['_ENDUSERSESSIONSRESPONSE']._serialized_start=741
+  _globals['_ENDUSERSESSIONSRESPONSE']._serialized_end=781
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=783
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=807
+  _globals['_REVOCATION']._serialized_start=809
+  _globals['_REVOCATION']._serialized_end=886
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=888
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=964
+  _globals['_SESSIONSERVICE']._serialized_start=967
+  _globals['_SESSIONSERVICE']._serialized_end=1617
+  _globals['_REVOCATIONSERVICE']._serialized_start=1620
+  _globals['_REVOCATIONSERVICE']._serialized_end=1771
 # @@protoc_insertion_point(module_scope)

@@ -32,6 +32,7 @@ class UserSession(_message.Message):
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    IDLE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID."""
     device: _builtins.str
@@ -52,6 +53,10 @@ class UserSession(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it ends, however busy it is; then its user signs in again."""
 
+    @_builtins.property
+    def idle_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends unless it is used before; each use sets it anew, never beyond expire_time."""
+
     def __init__(
         self,
         *,
@@ -62,10 +67,11 @@ class UserSession(_message.Message):
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
         current: _builtins.bool = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        idle_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "idle_expire_time", b"idle_expire_time", "last_used_time", b"last_used_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "current", b"current", "device", b"device", "expire_time", b"expire_time", "id", b"id", "last_used_time", b"last_used_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "current", b"current", "device", b"device", "expire_time", b"expire_time", "id", b"id", "idle_expire_time", b"idle_expire_time", "last_used_time", b"last_used_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Update, bindparam, delete, func, select, update
+from sqlalchemy import Update, and_, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from espalier_auth.models import LoginSession, table_of
+from espalier_auth.models import LoginSession, RefreshToken, table_of
 from espalier_auth.sessions.models import Revocation
 
 # No token of ours lives longer (15 min is the most that a verifier accepts), with room for clocks that differ.
@@ -36,13 +36,21 @@ def delete_revocations(session: Session, now: datetime) -> None:
     session.execute(delete(Revocation).where(Revocation.created_at <= now - TOKENS_LIVE))
 
 
-def list_live_sessions(session: Session, user_id: str, now: datetime) -> Sequence[LoginSession]:
-    """A user's sessions that go on, the last used first."""
+def list_live_sessions(session: Session, user_id: str, now: datetime) -> Sequence[tuple[LoginSession, datetime]]:
+    """A user's sessions that go on, the last used first, each with when it ends unless it is used before."""
     used = func.coalesce(LoginSession.last_used_at, LoginSession.created_at)
-    live = select(LoginSession).where(
-        LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None), LoginSession.expires_at > now
+    waits = and_(RefreshToken.session_id == LoginSession.id, RefreshToken.used_at.is_(None))
+    live = (
+        select(LoginSession, RefreshToken.expires_at)
+        .join(RefreshToken, waits)
+        .where(
+            LoginSession.user_id == user_id,
+            LoginSession.revoked_at.is_(None),
+            LoginSession.expires_at > now,
+            RefreshToken.expires_at > now,
+        )
     )
-    return session.scalars(live.order_by(used.desc(), LoginSession.id)).all()
+    return session.execute(live.order_by(used.desc(), LoginSession.id)).tuples().all()
 
 
 def find_live_session(session: Session, session_id: str, now: datetime) -> LoginSession | None:

@@ -1,5 +1,7 @@
 """The edge of sessions and revocations: proto in, use case, proto out. Commits here."""
 
+from datetime import datetime
+
 from google.protobuf.empty_pb2 import Empty
 
 from espalier.auth.v1 import sessions_pb2, sessions_pb2_grpc
@@ -29,7 +31,7 @@ class SessionRpc(sessions_pb2_grpc.SessionServiceServicer):
         owner = current_person()
         with self._database.transaction() as session:
             found = self._devices.list(session, owner)
-        return sessions_pb2.ListMySessionsResponse(sessions=[_to_session(login, owner) for login in found])
+        return sessions_pb2.ListMySessionsResponse(sessions=[_to_session(*each, owner=owner) for each in found])
 
     def EndMySession(self, request: sessions_pb2.EndMySessionRequest, context: object) -> Empty:
         with self._database.transaction() as session:
@@ -78,7 +80,7 @@ def servicers(database: Database, users: Users) -> list[ServicerEntry]:
     ]
 
 
-def _to_session(login: LoginSession, owner: Principal) -> sessions_pb2.UserSession:
+def _to_session(login: LoginSession, unused_until: datetime, *, owner: Principal) -> sessions_pb2.UserSession:
     return sessions_pb2.UserSession(
         id=login.id,
         device=device_of(login.agent),
@@ -87,4 +89,5 @@ def _to_session(login: LoginSession, owner: Principal) -> sessions_pb2.UserSessi
         last_used_time=timestamp(login.last_used_at or login.created_at),
         current=login.id == owner.session,
         expire_time=timestamp(login.expires_at),
+        idle_expire_time=timestamp(unused_until),
     )

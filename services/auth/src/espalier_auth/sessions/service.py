@@ -1,6 +1,7 @@
 """What people do with their signed-in devices. Each call is part of the caller's transaction."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -16,8 +17,8 @@ from espalier_common.identity import Principal
 class Devices:
     """The sessions of the signed-in user."""
 
-    def list(self, session: Session, owner: Principal) -> Sequence[LoginSession]:
-        """His live sessions, the last used first."""
+    def list(self, session: Session, owner: Principal) -> Sequence[tuple[LoginSession, datetime]]:
+        """His live sessions, the last used first, each with when it ends unless it is used before."""
         return repository.list_live_sessions(session, owner.subject, utc_now())
 
     def end(self, session: Session, session_id: str, *, owner: Principal) -> None:
