@@ -13,8 +13,10 @@ EspalierError
     ├── NoSuchState           412
     ├── VersionMismatch       412  + Tus-Version
     ├── BodyTooLarge          413
+    ├── TargetTooLong         414
     ├── UnsupportedMedia      415
     ├── RangeNotSatisfiable   416
+    ├── HeadersTooLarge       431
     ├── RpcMissing            501
     └── ServiceNotConfigured  503
 
@@ -114,6 +116,12 @@ class BodyTooLarge(HttpError):
     status = 413
 
 
+class TargetTooLong(HttpError):
+    code = "INVALID_ARGUMENT"
+    reason = "TARGET_TOO_LONG"
+    status = 414
+
+
 class UnsupportedMedia(HttpError):
     code = "INVALID_ARGUMENT"
     reason = "UNSUPPORTED_MEDIA_TYPE"
@@ -124,6 +132,12 @@ class RangeNotSatisfiable(HttpError):
     code = "OUT_OF_RANGE"
     reason = "RANGE_NOT_SATISFIABLE"
     status = 416
+
+
+class HeadersTooLarge(HttpError):
+    code = "INVALID_ARGUMENT"
+    reason = "HEADERS_TOO_LARGE"
+    status = 431
 
 
 class RpcMissing(HttpError):

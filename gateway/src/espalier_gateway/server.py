@@ -6,7 +6,8 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
@@ -14,6 +15,8 @@ from espalier_common.ending import end_tasks
 from espalier_common.settings import SettingsError, split_address
 from espalier_common.telemetry import get_logger, serve_metrics
 from espalier_gateway.application import Gateway, build_gateway
+from espalier_gateway.connection import Connection
+from espalier_gateway.edge import UNKNOWN_ROUTE, Observe
 from espalier_gateway.settings import GatewaySettings
 
 BACKLOG = 1024
@@ -24,10 +27,11 @@ _log = get_logger(__name__)
 
 async def serve(settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT. Raises SettingsError when it cannot start."""
-    gateway = build_gateway(settings, observe=_observer(settings))
+    observe = _observer(settings)
+    gateway = build_gateway(settings, observe=observe)
     listener = bind(settings.listen, "ESPALIER_LISTEN")
     stop_metrics = _serve_metrics(settings)
-    server = _Server(_config(gateway, settings), gateway=gateway)
+    server = _Server(_config(gateway, settings, observe=observe), gateway=gateway)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.leave)
@@ -83,10 +87,14 @@ class _Server(uvicorn.Server):
         self._gateway.draining.set()
 
 
-def _config(gateway: Gateway, settings: GatewaySettings) -> uvicorn.Config:
+def _config(gateway: Gateway, settings: GatewaySettings, *, observe: Observe | None = None) -> uvicorn.Config:
+    def note(status: int) -> None:
+        if observe is not None:
+            observe("INVALID", UNKNOWN_ROUTE, status, 0.0)
+
     return uvicorn.Config(
         gateway.app,
-        http="httptools",
+        http=cast(type[asyncio.Protocol], partial(Connection, settings=settings, note=note)),
         ws="none",
         lifespan="off",
         log_config=None,

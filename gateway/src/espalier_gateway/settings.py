@@ -32,6 +32,9 @@ class GatewaySettings(ServiceSettings):
         description="who sees /docs and /openapi.json; auto: everybody on loopback, else signed-in users",
     )
     max_body_bytes: int = Field(default=4 << 20, ge=1024, description="largest JSON body, in bytes")
+    head_seconds: float = Field(
+        default=20, gt=0, description="longest time that the headers of a request may take to arrive"
+    )
     body_seconds: float = Field(default=30, gt=0, description="longest time that a JSON body may take to arrive")
     # 20 GiB: a few hundred million tokens of JSONL, and still one evening's upload at 10 Mbit/s.
     max_upload_bytes: int = Field(default=20 << 30, ge=1, description="largest uploaded file, in bytes")
