@@ -227,6 +227,26 @@ async def test_statistics_set_a_period_against_the_one_before(auth: Any) -> None
     ]  # fmt: skip
 
 
+async def test_parts_of_a_use_that_goes_on_count_their_amount_and_neither_as_done_well_nor_as_somebody_at_work(
+    auth: Any,
+) -> None:
+    parts = [
+        used(
+            "GPU_SECONDS", 900, at=NOON + part * timedelta(minutes=15), source=source, unfinished=True, succeeded=False
+        )
+        for part, source in enumerate(["serving"] * 4 + ["training"] * 3)
+    ]
+    take(auth, *parts, used("GPU_SECONDS", 900, at=NOON + timedelta(hours=2), source="training", user=BEN))
+    request = pb.GetStatisticsRequest(
+        start_time=timestamp(NOON - timedelta(hours=1)), end_time=timestamp(NOON + timedelta(hours=3))
+    )
+    found = await (await usage_stub(auth)).GetStatistics(request)
+    assert (found.gpu_hours.value, found.success_rate.value, found.active_users.value) == (2, 1, 2)
+    assert await usage(auth, group_by=["source"], grain=pb.USAGE_GRAIN_HOUR) == [
+        ("GPU_SECONDS", 3600, "serving"), ("GPU_SECONDS", 2700, "training"), ("GPU_SECONDS", 900, "training"),
+    ]  # fmt: skip
+
+
 async def test_what_was_not_measured_is_absent_and_not_0(auth: Any) -> None:
     stub = await usage_stub(auth)
     empty = await stub.GetStatistics(pb.GetStatisticsRequest())

@@ -1,6 +1,6 @@
 """A registry on a real database with an orchestrator that lives in the test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,6 +79,7 @@ class ServersPeer:
 
     servers: dict[str, Server] = field(default_factory=dict)
     launches: list[str] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
     error: EspalierError | None = None
     removal_takes: int = 0
 
@@ -86,8 +87,9 @@ class ServersPeer:
         if self.error:
             raise self.error
 
-    def launch(self, *, name: str, model_uri: str, served_name: str, device: str) -> Server:
+    def launch(self, *, name: str, model_uri: str, served_name: str, device: str, owner_id: str) -> Server:
         self._answer()
+        self.owners[name] = owner_id
         if name not in self.servers:
             self.launches.append(name)
             self.put(name, ServerState.STARTING)
@@ -120,9 +122,27 @@ def database(emptied_database: MigratedDatabase) -> Database:
     return emptied_database("espalier_model_registry")
 
 
+@dataclass
+class MemoryLimits:
+    """What was asked for; refuses once `refusal` is set."""
+
+    asked: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    refusal: EspalierError | None = None
+
+    def reserve(self, reservation_id: str, *, user_id: str, amounts: Mapping[str, float], seconds: float) -> None:
+        self.asked.append((user_id, dict(amounts)))
+        if self.refusal is not None:
+            raise self.refusal
+
+
 @pytest.fixture
-def registry() -> Registry:
-    return Registry(publish)
+def limits() -> MemoryLimits:
+    return MemoryLimits()
+
+
+@pytest.fixture
+def registry(limits: MemoryLimits) -> Registry:
+    return Registry(publish, limits=limits)
 
 
 @pytest.fixture

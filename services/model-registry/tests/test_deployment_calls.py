@@ -9,7 +9,9 @@ import pytest
 
 from espalier.model_registry.v1 import resources_pb2 as pb
 from espalier.model_registry.v1 import service_pb2, service_pb2_grpc
+from espalier.training_orchestrator.v1 import run_pb2
 from espalier_common.db import new_id
+from espalier_common.errors import ResourceExhausted
 from espalier_common.rpc.status import from_rpc_error
 from espalier_model_registry.models import ModelVersion
 from espalier_model_registry.reconciler import Reconciler
@@ -129,3 +131,24 @@ async def test_an_unknown_version_is_not_deployed(api: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub(api).CreateDeployment(request)
     assert from_rpc_error(caught.value).reason == "MODEL_VERSION_NOT_FOUND"
+
+
+async def test_who_has_no_time_of_the_device_left_gets_no_new_server_and_keeps_the_one_that_runs(
+    api: Any, version: ModelVersion, servers: Any, reconciler: Reconciler, limits: Any
+) -> None:
+    deployments = stub(api)
+    running = await deployments.CreateDeployment(wanted(version))
+    servers.put(f"deployment-{running.id}", ServerState.READY)
+    limits.refusal = ResourceExhausted("This is over your quota for GPU-seconds a month.", retry_after=3600)
+    request = wanted(version, "tuned-2")
+    request.deployment.device = run_pb2.DEVICE_CUDA
+
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await deployments.CreateDeployment(request)
+
+    error: Any = from_rpc_error(refused.value)
+    assert (error.code, error.message, error.retry_after) == ("RESOURCE_EXHAUSTED", limits.refusal.message, 3600)
+    assert limits.asked == [("ada", {"CPU_SECONDS": 0.0}), ("ada", {"GPU_SECONDS": 0.0})]
+    reconciler.reconcile()
+    listed = await deployments.ListDeployments(service_pb2.ListDeploymentsRequest())
+    assert [(one.name, one.state) for one in listed.deployments] == [("tuned-1", pb.DEPLOYMENT_STATE_READY)]

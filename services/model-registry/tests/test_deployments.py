@@ -1,6 +1,7 @@
 """Deployments: what the reconciler does about what users ask for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -285,3 +286,15 @@ def test_each_change_of_state_is_told_to_the_others(
     names = [pb.DeploymentState.Name(event.to).removeprefix("DEPLOYMENT_STATE_") for event in events]
     assert names == ["STARTING", "READY", "STOPPING", "STOPPED"]
     assert {event.deployment_id for event in events} == {deployment.id}
+
+
+def test_a_server_runs_for_who_deployed_it_also_one_of_which_the_orchestrator_did_not_know_that(
+    step: Steps, servers: Any
+) -> None:
+    name = ready(step, servers).workload_name
+    assert servers.owners == {name: "ada"}
+
+    servers.owners.clear()
+    servers.servers[name] = replace(servers.servers[name], has_owner=False)
+    assert step().state is DeploymentState.READY
+    assert (servers.owners, servers.launches) == ({name: "ada"}, [name])

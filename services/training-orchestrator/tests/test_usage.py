@@ -17,9 +17,18 @@ from espalier.training_orchestrator.v1 import telemetry_pb2 as runner_pb
 from espalier_common.errors import ResourceExhausted
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.tables import outbox
+from espalier_training_orchestrator import occupancy
+from espalier_training_orchestrator.runs import accounts
 from espalier_training_orchestrator.runs.holds import FIRST_SECONDS, HOLD_SECONDS, RENEW_SECONDS
 
 RUN = {"CONCURRENT_RUNS": 1.0, "CPU_SECONDS": 0.0, "STORED_BYTES": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def no_quarter_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock on the wall cuts no report of these tests in two; test_serving_use.py is about those that are cut."""
+    monkeypatch.setattr(occupancy, "quarter_of", lambda moment: moment)
+    monkeypatch.setattr(accounts, "quarter_of", lambda moment: moment - occupancy.QUARTER)
 
 
 def reports(orchestrator: Any, *, stored: bool = False) -> list[usage_pb2.UsageRecorded]:
@@ -134,6 +143,21 @@ async def test_a_count_of_tokens_that_makes_no_sense_is_none(orchestrator: Any, 
 
     (told,) = reports(orchestrator)
     assert told.kind == usage_pb2.USAGE_KIND_CPU_SECONDS
+
+
+async def test_the_ranks_own_count_is_right_where_they_were_killed_between_two_measurements(orchestrator: Any) -> None:
+    run = await orchestrator.queued_run()
+    await orchestrator.tick(2)
+    measure(orchestrator, run, 1, {2: 100})
+    counts = Path(orchestrator.spec_of(run.id, 1).directory) / "tokens"
+    counts.mkdir()
+    (counts / "rank-0").write_text(f"{80:020d}")
+    (counts / "rank-1").write_text(f"{75:020d}")
+    (counts / "rank-2").write_text("half a lin")
+    await train_and_end(orchestrator, run, 137)
+
+    (told,) = [one for one in reports(orchestrator) if one.kind == usage_pb2.USAGE_KIND_TOKENS_IN]
+    assert told.amount == 155
 
 
 async def test_over_quota_no_run_is_created_and_none_resumed(orchestrator: Any) -> None:

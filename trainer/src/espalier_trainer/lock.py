@@ -1,7 +1,8 @@
 """The lock of an attempt or a server: who holds it is the only one that runs here.
 
 A launcher that already took it hands the open file over (ESPALIER_LOCK_FD); otherwise the process takes it itself.
-Ranks inherit it, so that it falls only when the last of them is gone.
+Ranks inherit it, so that it falls only when the last of them is gone. While its holder lives, the time of the file is
+set anew each second: after a death that nobody saw it says when that was.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ LOCK_FD_VARIABLE = "ESPALIER_LOCK_FD"
 # Somebody who only looks whether it is held holds it, shared, for microseconds.
 _TRIES = 20
 _PAUSE = 0.02
+_SIGN_SECONDS = 1.0
 
 
 def take_lock(path: Path, env: Mapping[str, str]) -> int | None:
@@ -32,6 +35,7 @@ def take_lock(path: Path, env: Mapping[str, str]) -> int | None:
             time.sleep(_PAUSE)
         else:
             _sign(descriptor)
+            threading.Thread(target=_sign_of_life, args=(descriptor,), name="lock", daemon=True).start()
             return descriptor
     os.close(descriptor)
     return None
@@ -51,3 +55,16 @@ def _handed_over(path: Path, env: Mapping[str, str]) -> int | None:
 def _sign(descriptor: int) -> None:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "time": time.time()}).encode(), 0)
+
+
+def _sign_of_life(descriptor: int) -> None:
+    """Until the process ends, or somebody closes the lock."""
+    mine = os.fstat(descriptor)
+    while True:
+        time.sleep(_SIGN_SECONDS)
+        try:
+            if not os.path.samestat(os.fstat(descriptor), mine):
+                return  # the number has been given to another file
+            os.utime(descriptor)
+        except OSError:
+            return

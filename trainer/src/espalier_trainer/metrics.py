@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,17 +45,32 @@ class MetricsFile:
         self.write(step=state.global_step, values=values, final=True, epoch=state.epoch, total_steps=state.max_steps)
 
 
+class TokenFile:
+    """How many tokens one rank has trained on in this attempt, always up to date: who kills it loses no count."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def write(self, tokens: int) -> None:
+        """As long as any before it, so that it is written over at one stroke."""
+        os.pwrite(self._descriptor, b"%020d" % tokens, 0)
+
+
 class TokenMeter:
     """Counts tokens, and how fast all ranks trained since the last reading; evaluations and saves are left out."""
 
-    def __init__(self, before: int = 0) -> None:
+    def __init__(self, before: int = 0, file: TokenFile | None = None) -> None:
         self._before = before
+        self._file = file
         self._mine = self._mine_at_reading = 0
         self._since = time.monotonic()
 
     def add(self, tokens: int) -> None:
         """Counts the tokens of a micro-batch."""
         self._mine += tokens
+        if self._file is not None:
+            self._file.write(self._mine)
 
     def read(self) -> tuple[int, float]:
         """Tokens of all ranks so far, with those of earlier attempts, and tokens per second since the last reading."""

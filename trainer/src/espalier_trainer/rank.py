@@ -17,7 +17,7 @@ from espalier_trainer.data import Collator, prepare_data, prepare_tokenizer
 from espalier_trainer.errors import ConfigError, Stopped
 from espalier_trainer.evaluation import measure
 from espalier_trainer.export import export
-from espalier_trainer.metrics import MetricsCallback, MetricsFile, TokenMeter
+from espalier_trainer.metrics import MetricsCallback, MetricsFile, TokenFile, TokenMeter
 from espalier_trainer.mirror import finish_swanlab, swanlab_callbacks
 from espalier_trainer.models import load_model, locate
 from espalier_trainer.process import Place
@@ -43,7 +43,8 @@ def train(run: RunFile, place: Place, attempt_dir: Path) -> None:
     model = load_model(run, base, tokenizer, template)
 
     collator = Collator(pad_id=tokenizer.pad_id)
-    meter = TokenMeter(before=resumed.tokens if resumed else 0)
+    counted = TokenFile(attempt_dir / "tokens" / f"rank-{place.rank}")
+    meter = TokenMeter(before=resumed.tokens if resumed else 0, file=counted)
     measured = partial(measure, model, data.validation, collator, batch_size=run.eval_batch_size, place=place)
 
     def manifest(step: int) -> Manifest:

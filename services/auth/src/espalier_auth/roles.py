@@ -57,7 +57,7 @@ _BETWEEN_SERVICES = ("auth.revocations.*", "auth.usage.reserve", "training.workl
 _OF_EVERY_SERVICE = ("auth.revocations.list",)
 # What a service may do in its own name besides. Everything else it does with the token of the user who called it.
 _SERVICE_PERMISSIONS = {
-    "model-registry": ("training.workloads.*", "training.runs.get"),
+    "model-registry": ("training.workloads.*", "training.runs.get", "auth.usage.reserve"),
     "chat": ("models.deployments.use", "auth.usage.reserve"),
     "training-orchestrator": ("auth.usage.reserve",),
 }

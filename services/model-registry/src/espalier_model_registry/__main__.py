@@ -6,6 +6,7 @@ from espalier_common.db import Database
 from espalier_common.identity import ServiceIdentity
 from espalier_common.outbox import OutboxRelay
 from espalier_common.pagination import Paginator
+from espalier_common.quotas import Limits
 from espalier_common.rpc.channel import open_sync_channel
 from espalier_common.rpc.server import Service, run
 from espalier_model_registry.events import publish, workload_consumer
@@ -25,7 +26,8 @@ def build(settings: ModelRegistrySettings) -> Service:
     secret = settings.service_secret.get_secret_value()
     identity = ServiceIdentity(settings.address_of("auth"), name=NAME, secret=secret)
     orchestrator = open_sync_channel(settings.address_of("training-orchestrator"), identity=identity)
-    registry, paginator = Registry(publish), Paginator(secret)
+    limits = Limits(settings.address_of("auth"), token=identity.token)
+    registry, paginator = Registry(publish, limits=limits), Paginator(secret)
     reconciler = Reconciler(database, workloads=OrchestratorWorkloads(orchestrator), publish=publish, settings=settings)
     models = ModelRpc(database, registry=registry, runs=OrchestratorRuns(orchestrator), paginator=paginator)
     deployments = DeploymentRpc(database, registry=registry, paginator=paginator)

@@ -56,9 +56,13 @@ class OrchestratorWorkloads:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = workload_pb2_grpc.WorkloadServiceStub(channel)
 
-    def launch(self, *, name: str, model_uri: str, served_name: str, device: str) -> Server:
+    def launch(self, *, name: str, model_uri: str, served_name: str, device: str, owner_id: str) -> Server:
         workload = workload_pb2.Workload(
-            name=name, model_uri=model_uri, served_model_name=served_name, device=DEVICES[device]
+            name=name,
+            model_uri=model_uri,
+            served_model_name=served_name,
+            device=DEVICES[device],
+            owner_id=owner_id,
         )
         with _errors_of_the_peer():
             request = workload_pb2.CreateWorkloadRequest(workload=workload)
@@ -83,4 +87,10 @@ def _server(workload: workload_pb2.Workload) -> Server:
     state = _STATES.get(workload.state)
     if state is None:
         raise Unavailable(f"The training orchestrator does not say where {workload.name} stands.")
-    return Server(state=state, reason=workload.reason, message=workload.message, base_url=workload.base_url)
+    return Server(
+        state=state,
+        reason=workload.reason,
+        message=workload.message,
+        base_url=workload.base_url,
+        has_owner=bool(workload.owner_id),
+    )

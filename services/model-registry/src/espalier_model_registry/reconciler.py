@@ -16,7 +16,7 @@ from espalier_common.telemetry import get_logger
 from espalier_model_registry import repository
 from espalier_model_registry.decisions import Circumstances, Finding, Removal, Seen, Trouble, conclude
 from espalier_model_registry.models import Deployment, DeploymentState
-from espalier_model_registry.servers import ServerState, Workloads
+from espalier_model_registry.servers import Server, ServerState, Workloads
 from espalier_model_registry.service import DEPLOYMENTS, Publish
 from espalier_model_registry.settings import ModelRegistrySettings
 
@@ -107,17 +107,25 @@ class Reconciler:
         if not claimed.state.wants_server:
             return self._remove(name)
         server = self._workloads.find(name)
+        if server is not None and not server.has_owner and server.state is not ServerState.FAILED:
+            server = self._launch(claimed)  # it runs already: this only says for whom
         if claimed.state is not DeploymentState.PENDING:
             return Seen(server)
         if server is not None and server.state is ServerState.FAILED:
             # One of before, in the way of the new one.
             return self._remove(name)
         if server is None:
-            version = claimed.version
-            server = self._workloads.launch(
-                name=name, model_uri=version.uri, served_name=claimed.name, device=claimed.device
-            )
+            server = self._launch(claimed)
         return Seen(server)
+
+    def _launch(self, claimed: Deployment) -> Server:
+        return self._workloads.launch(
+            name=claimed.workload_name,
+            model_uri=claimed.version.uri,
+            served_name=claimed.name,
+            device=claimed.device,
+            owner_id=claimed.owner_id,
+        )
 
     def _remove(self, name: str) -> Removal:
         self._workloads.remove(name)

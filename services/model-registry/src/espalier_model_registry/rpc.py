@@ -77,14 +77,11 @@ class DeploymentRpc(service_pb2_grpc.DeploymentServiceServicer):
         self._paginator = paginator
 
     def CreateDeployment(self, request: service_pb2.CreateDeploymentRequest, context: object) -> pb.Deployment:
-        wanted = request.deployment
+        wanted, device = request.deployment, DEVICES_BY_NUMBER[request.deployment.device]
+        self._registry.check_limits(current_principal(), device)
         with self._database.transaction() as session:
             deployment = self._registry.deploy(
-                session,
-                current_principal(),
-                name=wanted.name,
-                version_id=wanted.model_version_id,
-                device=DEVICES_BY_NUMBER[wanted.device],
+                session, current_principal(), name=wanted.name, version_id=wanted.model_version_id, device=device
             )
             return deployment_to_proto(deployment)
 

@@ -25,13 +25,15 @@ class Server:
     reason: str
     message: str
     base_url: str
+    has_owner: bool = True
+    """The orchestrator knows for whom it runs, so that its use is counted."""
 
 
 class Workloads(Protocol):
     """The three calls on model servers. All may block, and raise the orchestrator's errors as `EspalierError`."""
 
-    def launch(self, *, name: str, model_uri: str, served_name: str, device: str) -> Server:
-        """Makes sure that a server of this name runs."""
+    def launch(self, *, name: str, model_uri: str, served_name: str, device: str, owner_id: str) -> Server:
+        """Makes sure that a server of this name runs; what it uses of the machine is counted as the owner's."""
 
     def find(self, name: str) -> Server | None:
         """The server; None when there is none of this name."""

@@ -1,12 +1,12 @@
 """Use cases: create and register models, deploy and undeploy them, say where a deployment answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from espalier_common.db import announce
+from espalier_common.db import announce, new_id
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
@@ -34,6 +34,7 @@ from espalier_model_registry.models import (
 STOP_PERMISSION = "models.deployments.stop"
 DEPLOYMENTS = "deployments"
 """Topic announced when the reconciler has something to do."""
+ASKING_SECONDS = 60.0
 
 Publish = Callable[[Session, DomainEvent], None]
 """Puts an event into the outbox, in the same transaction as the change."""
@@ -46,11 +47,19 @@ class Runs(Protocol):
         """The finished model of a run, with the caller's rights. Raises its errors, such as NotFound."""
 
 
+class Limits(Protocol):
+    """What is asked of auth, in the service's own name."""
+
+    def reserve(self, reservation_id: str, *, user_id: str, amounts: Mapping[str, float], seconds: float) -> None:
+        """Holds amounts of somebody's limits. Raises ResourceExhausted, and Unavailable when nobody can tell."""
+
+
 class Registry:
     """The use cases. Each runs in the caller's transaction; the edge commits."""
 
-    def __init__(self, publish: Publish) -> None:
+    def __init__(self, publish: Publish, *, limits: Limits) -> None:
         self._publish = publish
+        self._limits = limits
 
     def create_model(self, session: Session, principal: Principal, *, name: str, description: str) -> Model:
         """Creates a model without versions. Raises ModelNameTaken."""
@@ -128,6 +137,15 @@ class Registry:
         """Newest first. Raises ModelNotFound."""
         self.get_model(session, principal, model_id)
         return repository.list_versions(session, model_id, page=page)
+
+    def check_limits(self, principal: Principal, device: str) -> None:
+        """Asks whether the caller has time of the device left; outside of any transaction, for auth answers.
+
+        A server that runs is ended by no limit: how long it will run nobody knows, so nothing is held for it.
+        Raises ResourceExhausted, Unavailable.
+        """
+        of_time = "GPU_SECONDS" if device == "cuda" else "CPU_SECONDS"
+        self._limits.reserve(new_id(), user_id=principal.subject, amounts={of_time: 0.0}, seconds=ASKING_SECONDS)
 
     def deploy(self, session: Session, principal: Principal, *, name: str, version_id: str, device: str) -> Deployment:
         """Writes down that a version is to be served; the reconciler does it.

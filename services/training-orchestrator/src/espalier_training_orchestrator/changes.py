@@ -8,7 +8,7 @@ from typing import Protocol
 from sqlalchemy.orm import Session
 
 from espalier_training_orchestrator.runs.models import RunMoved, RunUsed
-from espalier_training_orchestrator.workloads.models import WorkloadMoved
+from espalier_training_orchestrator.workloads.models import WorkloadMoved, WorkloadUsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class StorageChanged:
     reservation_id: str = ""
 
 
-Change = RunMoved | RunUsed | WorkloadMoved | StorageChanged
+Change = RunMoved | RunUsed | WorkloadMoved | WorkloadUsed | StorageChanged
 
 Publish = Callable[[Session, Change], None]
 """Stores a domain event with the running transaction."""

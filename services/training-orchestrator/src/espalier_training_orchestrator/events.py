@@ -1,6 +1,8 @@
 """The NATS edge: telemetry in, domain events out through the outbox."""
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid5
 
 from google.protobuf.message import DecodeError
@@ -15,13 +17,16 @@ from espalier_common.rpc.timestamps import timestamp
 from espalier_common.storable import storable
 from espalier_common.telemetry import get_logger
 from espalier_training_orchestrator.changes import Change, StorageChanged
+from espalier_training_orchestrator.occupancy import Piece
 from espalier_training_orchestrator.runs.models import RunMoved, RunUsed
 from espalier_training_orchestrator.telemetry.intake import MAX_STEP, Batch, Intake, wire_number
 from espalier_training_orchestrator.telemetry.repository import Measured, Printed
 from espalier_training_orchestrator.wire import enum_value
+from espalier_training_orchestrator.workloads.models import WorkloadUsed
 from espalier_training_orchestrator.workloads.rpc import workload_to_proto
 
-SOURCE = "training"
+TRAINING = "training"
+SERVING = "serving"
 DURABLE = "training-orchestrator-telemetry"
 
 _log = get_logger(__name__)
@@ -34,6 +39,9 @@ def publish(session: Session, change: Change) -> None:
     elif isinstance(change, RunUsed):
         for report in _run_used(change):
             record(session, report, key=change.run_id)
+    elif isinstance(change, WorkloadUsed):
+        for report in _served(change):
+            record(session, report, key=change.name)
     elif isinstance(change, StorageChanged):
         record(session, _storage_changed(change), key=change.owner_id)
     else:
@@ -102,28 +110,70 @@ def _run_state_changed(change: RunMoved) -> events_pb2.RunStateChanged:
 
 
 def _run_used(change: RunUsed) -> Iterator[usage_pb2.UsageRecorded]:
-    """Its seconds, which end what it held, and its tokens; ids made of the attempt's, so that each counts once."""
-    message = usage_pb2.UsageRecorded(
-        id=change.attempt_id or new_id(),
+    """Its tokens, and its seconds; the last of them end what it held, and tell how the attempt went."""
+    whole = usage_pb2.UsageRecorded(
+        id=new_id(),
         user_id=change.owner_id,
         model=change.model,
-        source=SOURCE,
+        source=TRAINING,
         reference=change.run_id,
         time=timestamp(change.at),
         succeeded=change.succeeded,
-        reservation_id=change.reservation_id,
     )
     if change.tokens:
-        tokens = usage_pb2.UsageRecorded()
-        tokens.CopyFrom(message)
-        tokens.id, tokens.reservation_id = str(uuid5(UUID(change.attempt_id), "TOKENS_IN")), ""
-        tokens.kind, tokens.amount = usage_pb2.USAGE_KIND_TOKENS_IN, change.tokens
-        yield tokens
-    if change.attempt_id:
-        kinds = {"cuda": usage_pb2.USAGE_KIND_GPU_SECONDS, "cpu": usage_pb2.USAGE_KIND_CPU_SECONDS}
-        message.kind, message.amount = kinds[change.device], change.rank_seconds
-        message.queue_wait.FromMilliseconds(round(change.queue_wait * 1000))
-    yield message
+        yield _but(
+            whole,
+            id=_id(change.attempt_id, "TOKENS_IN", change.at),
+            kind=usage_pb2.USAGE_KIND_TOKENS_IN,
+            amount=change.tokens,
+            time=timestamp(change.pieces[-1].start if change.pieces else change.at),
+            unfinished=change.goes_on,
+        )
+    told = list(_seconds(whole, change.attempt_id, change.pieces, device=change.device, places=change.ranks))
+    if not change.goes_on:
+        # Where nothing was launched, what was held ends all the same.
+        last = told.pop() if told else whole
+        if last.kind:
+            last.queue_wait.FromMilliseconds(round(change.queue_wait * 1000))
+        told.append(_but(last, unfinished=False, succeeded=change.succeeded, reservation_id=change.reservation_id))
+    yield from told
+
+
+def _served(change: WorkloadUsed) -> Iterator[usage_pb2.UsageRecorded]:
+    whole = usage_pb2.UsageRecorded(user_id=change.owner_id, model=change.model, source=SERVING, reference=change.name)
+    return _seconds(whole, change.launch_id, change.pieces, device=change.device, places=change.places)
+
+
+def _seconds(
+    whole: usage_pb2.UsageRecorded, launch_id: str, pieces: Sequence[Piece], *, device: str, places: int
+) -> Iterator[usage_pb2.UsageRecorded]:
+    """A report for each piece, of a use that goes on."""
+    name = "GPU_SECONDS" if device == "cuda" else "CPU_SECONDS"
+    for piece in pieces:
+        yield _but(
+            whole,
+            id=_id(launch_id, name, piece.start),
+            kind=usage_pb2.UsageKind.Value(f"USAGE_KIND_{name}"),
+            amount=places * piece.seconds,
+            time=timestamp(piece.start),
+            unfinished=True,
+        )
+
+
+def _but(message: usage_pb2.UsageRecorded, **changes: Any) -> usage_pb2.UsageRecorded:
+    """The same with other values."""
+    found: Any = usage_pb2.UsageRecorded()
+    found.CopyFrom(message)
+    for name in changes:
+        found.ClearField(name)  # an empty value would not be merged
+    found.MergeFrom(usage_pb2.UsageRecorded(**changes))
+    changed: usage_pb2.UsageRecorded = found
+    return changed
+
+
+def _id(launch_id: str, kind: str, moment: datetime) -> str:
+    """Made of what it tells of, so that it counts once however often it is told."""
+    return str(uuid5(UUID(launch_id), f"{kind}/{moment.isoformat()}"))
 
 
 def _storage_changed(change: StorageChanged) -> usage_pb2.UsageRecorded:
@@ -132,7 +182,7 @@ def _storage_changed(change: StorageChanged) -> usage_pb2.UsageRecorded:
         kind=usage_pb2.USAGE_KIND_STORED_BYTES,
         amount=change.stored_bytes,
         user_id=change.owner_id,
-        source=SOURCE,
+        source=TRAINING,
         time=timestamp(change.at),
         succeeded=True,
         reservation_id=change.reservation_id,

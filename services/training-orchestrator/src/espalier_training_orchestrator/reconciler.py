@@ -25,6 +25,7 @@ from espalier_common.telemetry import get_logger
 from espalier_training_orchestrator.launchers import Launcher
 from espalier_training_orchestrator.locks import single_flight
 from espalier_training_orchestrator.runs import repository
+from espalier_training_orchestrator.runs.accounts import RunAccounts
 from espalier_training_orchestrator.runs.admission import Admission
 from espalier_training_orchestrator.runs.launching import Launching
 from espalier_training_orchestrator.runs.lifecycle import RECONCILER, Lifecycle
@@ -67,6 +68,7 @@ class Reconciler:
         self._storage = storage
         self._silence_seconds = silence_seconds
         self._pause = pause
+        self._accounts = RunAccounts(database, lifecycle=lifecycle, harvest=harvest)
         self._asked: set[str] = set()
         self._failed_gatherings: Counter[str] = Counter()
         self._pauses: dict[str, tuple[float, float]] = {}
@@ -116,10 +118,12 @@ class Reconciler:
             self._launch(run, attempt)
         elif seen.phase.is_terminal:
             self._finish(run, attempt, seen)
-        elif run.state is RunState.STOPPING:
-            self._press(run, attempt)
         else:
-            self._tell_silence(run, attempt, seen)
+            self._accounts.take(attempt, seen)
+            if run.state is RunState.STOPPING:
+                self._press(run, attempt)
+            else:
+                self._tell_silence(run, attempt, seen)
 
     def _launch(self, run: Run, attempt: Attempt) -> None:
         if run.state is RunState.STOPPING:
@@ -141,7 +145,7 @@ class Reconciler:
         with self._database.transaction() as session:
             measured = telemetry.last_step(session, run.id, attempt.number)
         attempt.last_step = max(attempt.last_step, measured, _step_told(seen))
-        attempt.tokens = self._harvest.tokens(attempt)
+        attempt.tokens = max(attempt.tokens, self._harvest.tokens(attempt))
         has_model = seen.phase is Phase.SUCCEEDED and self._launching.has_model(run.id)
         self._settle(run, attempt, verdict(run, attempt, seen, has_model=has_model), seen)
 
@@ -168,9 +172,9 @@ class Reconciler:
             if current.state is not run.state or current.stop_mode is not run.stop_mode:
                 return  # asked to stop meanwhile: the next round judges by that
             reason, message = storable(end.reason), storable(end.message)
-            ending.end(end.state, reason=reason, message=message)
+            ending.end(end.state, reason=reason, message=message, at=self._accounts.close(ending, seen))
             ending.last_step = max(ending.last_step, attempt.last_step)
-            ending.tokens = attempt.tokens
+            ending.tokens = max(ending.tokens, attempt.tokens)
             current.step = max(current.step, ending.last_step)
             if seen is not None:
                 ending.exit_code, ending.log_tail = seen.exit_code, [storable(line) for line in seen.log_tail]

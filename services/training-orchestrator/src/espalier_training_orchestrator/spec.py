@@ -119,5 +119,7 @@ class Observation:
     base_url: str | None = None
     """Servers that are ready: `http://host:port`, without a path."""
     started_at: datetime | None = None
+    ended_at: datetime | None = None
+    """Of a launch that has ended: when it gave its last sign of life; None when nothing tells."""
     log_tail: tuple[str, ...] = ()
     """Last lines of the log of a launch that has ended badly."""

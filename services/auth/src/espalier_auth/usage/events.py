@@ -66,7 +66,7 @@ def _recorded(message: usage_pb2.UsageRecorded) -> Iterator[Use]:
         model=storable(message.model),
         source=storable(message.source),
         reference=storable(message.reference),
-        succeeded=message.succeeded,
+        succeeded=None if message.unfinished else message.succeeded,
         queue_wait=wait,
         reservation_id=storable(message.reservation_id),
     )

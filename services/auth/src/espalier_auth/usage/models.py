@@ -35,8 +35,10 @@ class Kind(StrEnum):
 TOKENS = Kind.TOKENS_IN.counted
 TRAINING = "training"
 """The source of what runs used. Their tokens are in the ledger, but no limit of tokens counts them."""
+SERVING = "serving"
+"""The source of what model servers used of the machine, whether anybody asks them or not."""
 USES = (Kind.REQUESTS, Kind.GPU_SECONDS, Kind.CPU_SECONDS)
-"""One entry of these for each use: what ended well and what did not is counted by them."""
+"""One entry of these ends each use: what ended well and what did not is counted by them."""
 
 
 class Period(StrEnum):
@@ -72,7 +74,8 @@ class UsageEntry(Base):
     source: Mapped[str] = mapped_column(default="")
     reference: Mapped[str] = mapped_column(default="")
     at: Mapped[datetime]
-    succeeded: Mapped[bool] = mapped_column(default=True)
+    # None: a part of a use that went on, which ended neither well nor badly.
+    succeeded: Mapped[bool | None] = mapped_column(default=True)
     # Seconds; None when it did not queue.
     queue_wait: Mapped[float | None]
 

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from espalier_auth.access.models import Group
 from espalier_auth.models import GroupMember, User
 from espalier_auth.usage.calendar import Span
-from espalier_auth.usage.models import TOKENS, TRAINING, Hold, Kind, Quota, UsageEntry
+from espalier_auth.usage.models import SERVING, TOKENS, TRAINING, Hold, Kind, Quota, UsageEntry
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
@@ -241,9 +241,10 @@ def sum_of(session: Session, kinds: Sequence[Kind], extent: Extent, *, trained: 
 
 
 def count_users(session: Session, extent: Extent) -> int:
-    """Users who used anything."""
+    """Users who used anything; to have a server that goes on running is not to use it."""
     kinds = [kind for kind in Kind if not kind.is_level]
-    return session.scalar(select(func.count(distinct(UsageEntry.user_id))).where(*extent.of(kinds))) or 0
+    query = select(func.count(distinct(UsageEntry.user_id))).where(*extent.of(kinds), UsageEntry.source != SERVING)
+    return session.scalar(query) or 0
 
 
 def share_of_successes(session: Session, kinds: Sequence[Kind], extent: Extent) -> float | None:

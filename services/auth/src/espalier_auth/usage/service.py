@@ -37,7 +37,7 @@ class Use:
     model: str = ""
     source: str = ""
     reference: str = ""
-    succeeded: bool = True
+    succeeded: bool | None = True
     queue_wait: float | None = None
     reservation_id: str = ""
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,15 @@ class LaunchDirectory:
     def result(self) -> Mapping[str, Any] | None:
         """Content of `result.json`; None when the attempt left none; empty when it is not to be read."""
         return _read_json(self.path / "result.json")
+
+    def last_sign(self) -> datetime | None:
+        """When it left its result, or else signed its lock anew for the last time, as it does while it lives."""
+        for file in (self.path / "result.json", self.lock):
+            try:
+                return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+            except OSError:
+                continue
+        return None
 
     def runner_wrote_lock(self) -> bool:
         """Whether a runner has ever got so far as to write itself into its lock."""

@@ -118,12 +118,12 @@ class LocalLauncher:
         # Only now: an attempt that ended between the two looks has left its result before it let go of the lock.
         result = place.result()
         if result is not None:
-            return replace(ended_in_order(result), started_at=started_at)
+            return replace(ended_in_order(result), started_at=started_at, ended_at=place.last_sign())
         if alive:
             return replace(_living(place, submission), started_at=started_at)
         if not _has_run(place, submission):
             return None  # we were killed between intent and start: as good as never submitted
-        return replace(self._dead(name, place, submission), started_at=started_at)
+        return replace(self._dead(name, place, submission), started_at=started_at, ended_at=place.last_sign())
 
     def _dead(self, name: str, place: LaunchDirectory, submission: Submission) -> Observation:
         is_server = submission.kind == WorkKind.SERVER

@@ -1,5 +1,6 @@
 """Moves runs: the row, its line in the timeline, the domain event and the wake-up of watchers belong together."""
 
+from datetime import datetime
 from pathlib import PurePath
 
 from sqlalchemy.orm import Session
@@ -44,9 +45,13 @@ class Lifecycle:
         self._publish(session, moved)
         if to.is_terminal:
             attempt = repository.find_attempt(session, run.id, run.attempt) if was_launched else None
-            self._publish(session, _used(run, attempt))
+            self._publish(session, _used(run, attempt, attempt.ended_at if attempt else None))
         self.wake(session, RECONCILER)
         self.note(session, run, reason=reason, message=message, actor_id=actor_id)
+
+    def use(self, session: Session, run: Run, attempt: Attempt, until: datetime) -> None:
+        """Tells what an attempt that goes on has used until then."""
+        self._publish(session, _used(run, attempt, until))
 
     def note(self, session: Session, run: Run, *, reason: str, message: str, actor_id: str = "") -> None:
         """Writes into the timeline that something happened."""
@@ -60,10 +65,8 @@ class Lifecycle:
             self.wake(session, run.id)
 
 
-def _used(run: Run, attempt: Attempt | None) -> RunUsed:
+def _used(run: Run, attempt: Attempt | None, until: datetime | None) -> RunUsed:
     """From the launch to the end each rank occupies its place, whatever it does there."""
-    at = utc_now()
-    seconds = ((attempt.ended_at or at) - attempt.created_at).total_seconds() if attempt else 0.0
     wait = (attempt.created_at - run.queued_at).total_seconds() if attempt else 0.0
     return RunUsed(
         run_id=run.id,
@@ -71,10 +74,12 @@ def _used(run: Run, attempt: Attempt | None) -> RunUsed:
         reservation_id=run.reservation_id,
         attempt_id=attempt.id if attempt else "",
         device=run.device,
-        rank_seconds=run.world_size * max(0.0, seconds),
+        ranks=run.world_size,
+        pieces=attempt.use(until) if attempt and until else (),
+        goes_on=not run.state.is_terminal,
         queue_wait=max(0.0, wait),
-        tokens=attempt.tokens if attempt else 0,
+        tokens=attempt.train() if attempt else 0,
         model=run.spec.base_model.hub or PurePath(run.spec.base_model.directory).name,
         succeeded=run.state is not RunState.FAILED,
-        at=at,
+        at=until or utc_now(),
     )

@@ -1,6 +1,6 @@
 """Runs, attempts, checkpoints and the timeline; and the one table of legal transitions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from espalier_common.db import BigInt, Id, new_id, utc_now
 from espalier_training_orchestrator.entity import Base
 from espalier_training_orchestrator.errors import IllegalTransition
+from espalier_training_orchestrator.occupancy import Piece, pieces
 from espalier_training_orchestrator.runs.spec import RunSpec
 
 
@@ -75,7 +76,7 @@ class RunMoved:
 
 @dataclass(frozen=True, kw_only=True)
 class RunUsed:
-    """A run left the machine or the queue: what its last attempt used, and what it held until now."""
+    """What the attempt of a run used since this was told last; once it is over, also what it held until now."""
 
     run_id: str
     owner_id: str
@@ -83,11 +84,15 @@ class RunUsed:
     attempt_id: str
     """Empty when nothing was launched; nothing was used then."""
     device: str
-    rank_seconds: float
+    ranks: int
+    pieces: Sequence[Piece]
+    """The time that was not told of before."""
+    goes_on: bool
+    """The attempt still runs, and keeps what it holds."""
     queue_wait: float
     """Seconds in the queue before the attempt."""
     tokens: int
-    """That the attempt trained on, without those of the attempts before it."""
+    """That the attempt trained on in this time."""
     model: str
     succeeded: bool
     at: datetime
@@ -210,22 +215,41 @@ class Attempt(Base):
     tokens_before: Mapped[BigInt] = mapped_column(default=0, server_default="0")
     """Tokens that the run had trained on at the checkpoint it begins from."""
     tokens: Mapped[BigInt] = mapped_column(default=0, server_default="0")
-    """Tokens that it trained on itself; known once it has ended."""
+    """Tokens that it trained on itself, as far as they were counted last."""
+    tokens_told: Mapped[BigInt] = mapped_column(default=0, server_default="0")
+    """Those of them that the ledger of use knows."""
     log_tail: Mapped[list[str]] = mapped_column(default=list)
     fence: Mapped[int] = mapped_column(default=0)
     host: Mapped[str] = mapped_column(default="")
     pid: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     heartbeat_at: Mapped[datetime | None]
+    launched_at: Mapped[datetime | None]
+    """None: nothing of it is known to have run."""
+    used_until: Mapped[datetime | None]
+    """Until then the ledger knows for how long it had its ranks."""
     ended_at: Mapped[datetime | None]
     released: Mapped[bool] = mapped_column(default=False)
     """The launcher holds nothing of it any more."""
 
-    def end(self, state: RunState, *, reason: str, message: str) -> None:
+    def use(self, until: datetime) -> list[Piece]:
+        """For how long it had its ranks since this was asked last: nothing if it was never launched."""
+        since = self.used_until or self.launched_at
+        if since is None:
+            return []
+        self.used_until = max(since, until)
+        return pieces(since, until) or [Piece(since, since)]
+
+    def train(self) -> int:
+        """The tokens that were counted since this was asked last."""
+        fresh, self.tokens_told = max(0, self.tokens - self.tokens_told), max(self.tokens, self.tokens_told)
+        return fresh
+
+    def end(self, state: RunState, *, reason: str, message: str, at: datetime) -> None:
         """It is over, whatever it was; the first end stands."""
         if self.ended_at is not None:
             raise IllegalTransition(f"Attempt {self.number} of run {self.run_id} has ended already.")
-        self.state, self.reason, self.message, self.ended_at = state, reason, message, utc_now()
+        self.state, self.reason, self.message, self.ended_at = state, reason, message, at
 
 
 class Checkpoint(Base):

@@ -19,6 +19,7 @@ from espalier_training_orchestrator.telemetry.repository import Printed
 POINTS_AT_ONCE = 2000
 PIECE_BYTES = 256 << 10
 RUNNER_RANK = -1
+MAX_TOKENS = 1 << 53  # what a number of JSON holds exactly
 
 
 class Harvest:
@@ -41,11 +42,12 @@ class Harvest:
         self._gather_checkpoints(run)
 
     def tokens(self, attempt: Attempt) -> int:
-        """Tokens that the attempt trained on itself, as far as it measured and saved them."""
+        """Tokens that the attempt trained on itself: as its ranks counted, and what it measured or saved at least."""
         with self._database.transaction() as session:
             measured = repository.last_tokens(session, attempt.run_id, attempt.number)
         saved = self._ledger.tokens_saved(attempt.run_id, attempt.number)
-        return max(0, max(measured, saved) - attempt.tokens_before)
+        counted = _counted(Path(attempt.directory) / "tokens")
+        return max(counted, max(measured, saved) - attempt.tokens_before)
 
     def _gather_metrics(self, attempt: Attempt) -> None:
         points = read_metrics(Path(attempt.directory) / "metrics.jsonl")
@@ -83,6 +85,18 @@ class Harvest:
                 self._intake.take(session, [Batch(run_id=attempt.run_id, attempt=attempt.number, logs=[piece])])
             start += len(data)
         return True
+
+
+def _counted(directory: Path) -> int:
+    """What the ranks counted, each in a file of its own; 0 when they left none."""
+    counts = 0
+    for file in directory.glob("rank-*"):
+        try:
+            text = file.read_bytes()[:20].strip()
+        except OSError:
+            continue
+        counts += int(text) if text.isdigit() else 0
+    return counts if counts < MAX_TOKENS else 0
 
 
 def _holes(extents: list[tuple[int, int]], limit: int) -> Iterator[tuple[int, int]]:

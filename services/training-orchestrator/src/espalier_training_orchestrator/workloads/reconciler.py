@@ -16,6 +16,7 @@ from espalier_training_orchestrator.locks import single_flight
 from espalier_training_orchestrator.runs.survey import Places
 from espalier_training_orchestrator.spec import Observation, Phase
 from espalier_training_orchestrator.workloads import repository
+from espalier_training_orchestrator.workloads.accounts import WorkloadAccounts
 from espalier_training_orchestrator.workloads.models import Workload, WorkloadState
 from espalier_training_orchestrator.workloads.service import RECONCILER
 
@@ -44,6 +45,7 @@ class WorkloadReconciler:
         self._trainer = trainer
         self._publish = publish
         self._pause = pause
+        self._accounts = WorkloadAccounts(database, publish=publish)
         self._sick: Counter[str] = Counter()
         self._asked_at: dict[str, float] = {}
 
@@ -71,6 +73,7 @@ class WorkloadReconciler:
 
     def _reconcile(self, workload: Workload) -> None:
         seen = self._launcher.observe(workload.launch_name, workload.directory)
+        self._accounts.take(workload, seen)
         if not workload.wanted:
             self._end(workload, seen)
         elif workload.state is WorkloadState.FAILED:

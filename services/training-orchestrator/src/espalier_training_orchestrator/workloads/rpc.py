@@ -25,6 +25,7 @@ class WorkloadsRpc(workload_pb2_grpc.WorkloadServiceServicer):
                 model_uri=wanted.model_uri,
                 served_model_name=wanted.served_model_name,
                 device=enum_name(run_pb2.Device, "DEVICE", wanted.device).lower() or "cpu",
+                owner_id=wanted.owner_id,
             )
             return workload_to_proto(workload)
 
@@ -49,4 +50,5 @@ def workload_to_proto(workload: Workload | WorkloadMoved) -> workload_pb2.Worklo
         reason=workload.reason,
         message=workload.message,
         base_url=workload.base_url,
+        owner_id=workload.owner_id,
     )

@@ -23,7 +23,9 @@ class Workloads:
         self._publish = publish
         self._wake = wake
 
-    def create(self, session: Session, *, name: str, model_uri: str, served_model_name: str, device: str) -> Workload:
+    def create(
+        self, session: Session, *, name: str, model_uri: str, served_model_name: str, device: str, owner_id: str
+    ) -> Workload:
         """Makes sure that this runs. The same again changes nothing; one that failed is launched anew, and so is one
         of which something else is asked now. Raises WorkloadInvalid when there is no such model.
         """
@@ -34,11 +36,17 @@ class Workloads:
             asked = (model_uri, served_model_name, device)
             same = (present.model_uri, present.served_model_name, present.device) == asked
             if same and present.state is not WorkloadState.FAILED:
+                present.owner_id = present.owner_id or owner_id
                 return present
             present.wanted = False
             session.flush()
         workload = Workload(
-            id=new_id(), name=name, model_uri=model_uri, served_model_name=served_model_name, device=device
+            id=new_id(),
+            name=name,
+            model_uri=model_uri,
+            served_model_name=served_model_name,
+            device=device,
+            owner_id=owner_id,
         )
         workload.directory = str(self._artifacts.local_path(self._artifacts.uri("workloads", workload.launch_name)))
         session.add(workload)
