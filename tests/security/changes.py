@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 from belongings import Belongings
-from people import user
+from people import code_now, enrol, user
 from platform_process import Api, Platform
 from recipes import pretraining
 
@@ -121,6 +121,24 @@ def _end_user_sessions(stage: Stage) -> Made:
     return stage.ask(stage.admin, "POST", f"/api/v1/users/{id}:endSessions", {})
 
 
+def _confirm_second_factor(stage: Stage) -> Made:
+    api, _ = stage.signed_in()
+    secret = api.call("POST", "/api/v1/me/second-factor", {})["secret"]
+    return stage.ask(api, "POST", "/api/v1/me/second-factor:confirm", {"code": code_now(secret)})
+
+
+def _with_code(stage: Stage, verb: str) -> Made:
+    api, _ = stage.signed_in()
+    return stage.ask(api, "POST", f"/api/v1/me/second-factor:{verb}", {"code": enrol(api)[0]})
+
+
+def _remove_user_second_factor(stage: Stage) -> Made:
+    api, _ = stage.signed_in()
+    enrol(api)
+    id = api.get("/api/v1/me")["user"]["id"]
+    return stage.ask(stage.admin, "POST", f"/api/v1/users/{id}:removeSecondFactor", {})
+
+
 def _upload(stage: Stage) -> dict[str, Any]:
     return {"files": [{"split": "train", "upload_id": stage.ida.upload("rows.jsonl", b'{"text": "one two"}\n')}]}
 
@@ -194,6 +212,13 @@ CHANGES: dict[str, Callable[[Stage], Made]] = {
     "SessionService.EndMySession": _end_session,
     "SessionService.EndMyOtherSessions": lambda s: s.ask(s.signed_in()[0], "POST", "/api/v1/me/sessions:endOthers", {}),
     "SessionService.EndUserSessions": _end_user_sessions,
+    "SecondFactorService.BeginMySecondFactor": lambda s: s.ask(
+        s.signed_in()[0], "POST", "/api/v1/me/second-factor", {}
+    ),
+    "SecondFactorService.ConfirmMySecondFactor": _confirm_second_factor,
+    "SecondFactorService.CreateMyRecoveryCodes": lambda s: _with_code(s, "newRecoveryCodes"),
+    "SecondFactorService.RemoveMySecondFactor": lambda s: _with_code(s, "remove"),
+    "SecondFactorService.RemoveUserSecondFactor": _remove_user_second_factor,
     "SettingService.UpdateSetting": lambda s: s.ask(
         s.admin, "PATCH", "/api/v1/settings/auth.session_days", {"value": "80"}
     ),

@@ -42,7 +42,7 @@ ELSEWHERE = {
     "RegistrationService.ForgotPassword": "needs a mail server: services/auth/tests/test_registration.py",
 }
 # What they change is told in `after` by the request alone: no row that tells more is there before.
-NOTHING_BEFORE = ("Create", "Register", "Login", "SendMessage", "ResetPassword")
+NOTHING_BEFORE = ("Create", "Begin", "Register", "Login", "SendMessage", "ResetPassword")
 # Ended or nothing to end: the call is told, though nothing changed.
 UNCHANGED = {"ChatService.StopMessage", "SessionService.EndMyOtherSessions", "RunService.ResumeRun"}
 

@@ -4,6 +4,7 @@ import asyncio
 
 from starlette.requests import Request
 
+from espalier_common.enrolment import require_enrolled
 from espalier_common.errors import PermissionDenied, Unauthenticated
 from espalier_common.identity import Principal, TokenVerifier, require_fresh
 from espalier_gateway.credentials import Credentials
@@ -18,7 +19,9 @@ class Callers:
         self._verifier = verifier
 
     async def signed_in(self, request: Request) -> Principal:
-        """The caller. Raises Unauthenticated, CsrfRefused, and Unavailable while auth's keys cannot be fetched."""
+        """The caller. Raises Unauthenticated, CsrfRefused, SecondFactorEnrolmentRequired, and Unavailable while auth's
+        keys cannot be fetched.
+        """
         token = self._credentials.token_of(request)
         if not token:
             raise Unauthenticated("Sign in first: the request carries no access token.")
@@ -26,6 +29,7 @@ class Callers:
         if principal is None:
             principal = await asyncio.to_thread(self._verifier.verify, token)
         exchange_of(request.scope).caller = principal
+        require_enrolled(principal)
         if request.method not in SAFE_METHODS:
             require_fresh(self._verifier, principal)
         return principal

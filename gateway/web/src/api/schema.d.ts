@@ -544,6 +544,115 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/me/second-factor": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Whether one has a second factor, since when, and how many recovery codes are left
+         * @description Whether one has a second factor, since when, and how many recovery codes are left.
+         */
+        get: operations["SecondFactorService_GetMySecondFactor"];
+        put?: never;
+        /**
+         * Begins enrolment: makes the secret that an authenticator app is given
+         * @description Begins enrolment: makes the secret that an authenticator app is given. Nothing asks for codes before it is confirmed,
+         *     within 15 minutes; beginning anew replaces what was not. Within 15 minutes of signing in, later refused with
+         *     SIGN_IN_AGAIN; with SECOND_FACTOR_ENROLLED where there is one already: remove that first.
+         */
+        post: operations["SecondFactorService_BeginMySecondFactor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/second-factor:confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ends enrolment: with a code of the app the factor is live, and all other sessions of the user end
+         * @description Ends enrolment: with a code of the app the factor is live, and all other sessions of the user end. Gives the recovery
+         *     codes. Who was let in only to enrol (SECOND_FACTOR_ENROLMENT_REQUIRED) refreshes his token afterwards.
+         */
+        post: operations["SecondFactorService_ConfirmMySecondFactor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/second-factor:newRecoveryCodes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Makes ten new recovery codes; those of before work no more
+         * @description Makes ten new recovery codes; those of before work no more. Within 15 minutes of signing in, and with a code.
+         */
+        post: operations["SecondFactorService_CreateMyRecoveryCodes"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/me/second-factor:remove": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Removes one's second factor and its recovery codes, and ends all other sessions of the user
+         * @description Removes one's second factor and its recovery codes, and ends all other sessions of the user. Within 15 minutes of signing
+         *     in, and with a code. A POST with a body, since a code does not belong into an address.
+         */
+        post: operations["SecondFactorService_RemoveMySecondFactor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{user_id}:removeSecondFactor": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Removes the second factor of another user, who lost it, and ends his sessions
+         * @description Removes the second factor of another user, who lost it, and ends his sessions. For whom the caller could make a link for
+         *     a new password.
+         */
+        post: operations["SecondFactorService_RemoveUserSecondFactor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/login": {
         parameters: {
             query?: never;
@@ -556,6 +665,8 @@ export interface paths {
         /**
          * Signs in with username and password
          * @description Signs in with username and password. The same answer, in the same time, for an unknown user and a wrong password.
+         *     Who has a second factor gives a code too: without one the right password is answered 401 SECOND_FACTOR_REQUIRED, with a
+         *     wrong or used one 401 SECOND_FACTOR_WRONG.
          */
         post: operations["AuthService_Login"];
         delete?: never;
@@ -2041,12 +2152,24 @@ export interface components {
          * @enum {string}
          */
         "auth.v1.BannerKind": "BANNER_KIND_UNSPECIFIED" | "BANNER_KIND_INFORMATION" | "BANNER_KIND_WARNING" | "BANNER_KIND_MAINTENANCE";
+        /** @description Request of BeginMySecondFactor. */
+        "auth.v1.BeginMySecondFactorRequest": Record<string, never>;
         /** @description Request of ChangePassword. */
         "auth.v1.ChangePasswordRequest": {
             /** @description The password used until now. */
             current_password: string;
             /** @description The new password, at least 12 characters, taken exactly as typed. */
             new_password: string;
+        };
+        /** @description Request of ConfirmMySecondFactor. */
+        "auth.v1.ConfirmMySecondFactorRequest": {
+            /** @description A code of the app: six digits. */
+            code: string;
+        };
+        /** @description Request of CreateMyRecoveryCodes. */
+        "auth.v1.CreateMyRecoveryCodesRequest": {
+            /** @description A code of the app, or one of the recovery codes until now. */
+            code: string;
         };
         /** @description Request of CreatePasswordReset. */
         "auth.v1.CreatePasswordResetRequest": Record<string, never>;
@@ -2360,6 +2483,11 @@ export interface components {
             cookie?: boolean;
             /** @description The device_token of an earlier sign-in, if there was one. A browser leaves it empty: the gateway takes it from the cookie. */
             device_token?: string;
+            /**
+             * @description A code of the second factor: six digits of the authenticator, or a recovery code. Not looked at where there is none, or
+             *     where the password is wrong.
+             */
+            code?: string;
         };
         /** @description Request of Logout. */
         "auth.v1.LogoutRequest": {
@@ -2374,6 +2502,11 @@ export interface components {
             permissions: string[];
             /** @description Whose data he reaches: "own" or "all". */
             scope: string;
+            /**
+             * @description This session may do nothing but enrol a second factor (SecondFactorService) and refresh afterwards: the platform requires
+             *     one. Everything else answers 403 SECOND_FACTOR_ENROLMENT_REQUIRED.
+             */
+            second_factor_enrolment_required: boolean;
         };
         /** @description A sign-in that has begun. It must come back within 10 minutes, and comes back once. */
         "auth.v1.OidcLogin": {
@@ -2509,6 +2642,11 @@ export interface components {
             /** @description What people call it: the name of a user whose id `name` is; else `name` itself. */
             label: string;
         };
+        /** @description Codes for when the authenticator is lost. Each signs in once in place of a code of the app. */
+        "auth.v1.RecoveryCodes": {
+            /** @description Ten codes, shown once. */
+            recovery_codes: string[];
+        };
         /** @description Request of Refresh. */
         "auth.v1.RefreshRequest": {
             /** @description The refresh token. A browser leaves it empty: the gateway takes it from the cookie. */
@@ -2539,6 +2677,13 @@ export interface components {
              */
             password_min_length: number;
         };
+        /** @description Request of RemoveMySecondFactor. */
+        "auth.v1.RemoveMySecondFactorRequest": {
+            /** @description A code of the app, or a recovery code. */
+            code: string;
+        };
+        /** @description Request of RemoveUserSecondFactor. */
+        "auth.v1.RemoveUserSecondFactorRequest": Record<string, never>;
         /** @description Request of ResetPassword. */
         "auth.v1.ResetPasswordRequest": {
             /** @description Token of the link. */
@@ -2577,6 +2722,30 @@ export interface components {
             built_in?: boolean;
             /** @description As User.etag. */
             etag?: string;
+        };
+        /** @description One's second factor. */
+        "auth.v1.SecondFactor": {
+            /** @description There is one, and signing in with a password asks for a code. */
+            enrolled: boolean;
+            /**
+             * Format: date-time
+             * @description Since when; unset when there is none.
+             */
+            enrol_time?: string;
+            /**
+             * Format: int32
+             * @description Recovery codes that were not used yet.
+             */
+            recovery_codes_left: number;
+            /** @description Whoever signs in with a password needs one here (the setting auth.second_factor). */
+            required: boolean;
+        };
+        /** @description What an authenticator app is given. Shown once. */
+        "auth.v1.SecondFactorSecret": {
+            /** @description The secret in base32, for typing it in: codes of 6 digits, a new one every 30 seconds, SHA-1. */
+            secret: string;
+            /** @description The same as otpauth:// address, for a QR code. */
+            otpauth_uri: string;
         };
         /** @description A setting. */
         "auth.v1.Setting": {
@@ -2713,6 +2882,8 @@ export interface components {
             password_change_required: boolean;
             /** @description Given back at the next sign-in, tells that this device signed in before, so that nobody's guessing locks it out. */
             device_token: string;
+            /** @description The session may do nothing but enrol a second factor (see Me.second_factor_enrolment_required). */
+            second_factor_enrolment_required: boolean;
         };
         /**
          * @description Width of the time steps of an answer.
@@ -2804,6 +2975,8 @@ export interface components {
              *     Such an address belongs to one user. Given by the server.
              */
             email_verified: boolean;
+            /** @description He has a second factor: his password signs in with a code alone. Given by the server. */
+            second_factor_enrolled: boolean;
         };
         /** @description A person who signs in with a password. */
         "auth.v1.UserInput": {
@@ -2845,6 +3018,8 @@ export interface components {
              *     Such an address belongs to one user. Given by the server.
              */
             email_verified?: boolean;
+            /** @description He has a second factor: his password signs in with a code alone. Given by the server. */
+            second_factor_enrolled?: boolean;
         };
         /** @description A signed-in browser or program. */
         "auth.v1.UserSession": {
@@ -2871,6 +3046,11 @@ export interface components {
              * @description When it ends, however busy it is; then its user signs in again.
              */
             expire_time?: string;
+            /**
+             * Format: date-time
+             * @description When it ends unless it is used before; each use sets it anew, never beyond expire_time.
+             */
+            idle_expire_time?: string;
         };
         /** @description Answer of ListMessages. */
         "chat.v1.ListMessagesResponse": {
@@ -5857,6 +6037,228 @@ export interface operations {
             404: components["responses"]["Problem404"];
             409: components["responses"]["Problem409"];
             412: components["responses"]["Problem412"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SecondFactorService_GetMySecondFactor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.SecondFactor"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SecondFactorService_BeginMySecondFactor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.BeginMySecondFactorRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.SecondFactorSecret"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SecondFactorService_ConfirmMySecondFactor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.ConfirmMySecondFactorRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.RecoveryCodes"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SecondFactorService_CreateMyRecoveryCodes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.CreateMyRecoveryCodesRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["auth.v1.RecoveryCodes"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SecondFactorService_RemoveMySecondFactor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.RemoveMySecondFactorRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            507: components["responses"]["Problem507"];
+        };
+    };
+    SecondFactorService_RemoveUserSecondFactor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the user. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["auth.v1.RemoveUserSecondFactorRequest"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
             429: components["responses"]["Problem429"];
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];

@@ -29,6 +29,7 @@ TOKEN_TYPE = "at+jwt"  # noqa: S105
 MAX_LIFETIME = 15 * 60  # seconds; a longer-lived token is refused even when well signed
 CLOCK_SKEW = 5  # seconds
 CACHE_SIZE = 4096  # verdicts
+KEYS_PAUSE = 1.0  # seconds between questions for the first keys
 MAX_TOKEN_LENGTH = 32_768  # characters; one with all permissions has about 4,000, and gRPC carries 64 KiB of metadata
 HEADER_NAMES = {"alg", "typ", "kid"}
 
@@ -77,6 +78,7 @@ class Principal:
     narrower: tuple[tuple[Scope, frozenset[str]], ...] = ()
     widest: Scope | None = None
     peers: frozenset[str] = frozenset()
+    must_enrol: bool = False  # see enrolment.py
 
     def may(self, permission: str) -> bool:
         """True when granted by name, by `*`, or by a prefix such as `training.*`."""
@@ -121,10 +123,6 @@ def current_principal() -> Principal:
 def set_principal(principal: Principal | None) -> None:
     """Sets the caller for the rest of the running task; for the server's edge and for tests."""
     _principal.set(principal)
-
-
-# Seconds between questions for the first keys.
-KEYS_PAUSE = 1.0
 
 
 class TokenVerifier:
@@ -277,6 +275,7 @@ def _principal_of(claims: Mapping[str, Any], token: str) -> Principal:
         narrower=tuple((cast(Scope, name), frozenset(_texts(narrower[name]))) for name in sorted(narrower)),
         session=str(claims.get("sid", "")),
         issued_at=float(claims["iat"]),
+        must_enrol=bool(claims.get("must_enrol")),
     )
 
 

@@ -16,7 +16,7 @@ from espalier_auth.audit.rpc import servicers as audit_servicers
 from espalier_auth.events import publish
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.housekeeping import Housekeeping, KeyRotation
-from espalier_auth.keys import MasterKey, SigningKeys
+from espalier_auth.keys import MasterKey, Sealer, SigningKeys
 from espalier_auth.memory import keep_memory
 from espalier_auth.oidc.assembly import oidc_rpc
 from espalier_auth.oidc.rpc import OidcRpc
@@ -29,12 +29,17 @@ from espalier_auth.registration.repository import delete_resets_of
 from espalier_auth.registration.rpc import RegistrationRpc
 from espalier_auth.registration.rpc import servicers as registration_servicers
 from espalier_auth.roles import Roles
-from espalier_auth.rpc import AuthRpc, UserRpc
-from espalier_auth.rpc import servicers as account_servicers
+from espalier_auth.rpc import UserRpc
+from espalier_auth.rpc import servicers as user_servicers
+from espalier_auth.second_factor.rpc import SecondFactorRpc
+from espalier_auth.second_factor.rpc import servicers as second_factor_servicers
+from espalier_auth.second_factor.service import SecondFactors, issuer_of
 from espalier_auth.service import Sessions, Users
 from espalier_auth.sessions.rpc import servicers as session_servicers
 from espalier_auth.sessions.service import read_revocations
 from espalier_auth.settings import AuthSettings
+from espalier_auth.sign_in.rpc import AuthRpc
+from espalier_auth.sign_in.rpc import servicers as sign_in_servicers
 from espalier_auth.start import prepare, rotate_master_key
 from espalier_auth.throttle.devices import DeviceTokens
 from espalier_auth.throttle.gate import PasswordGate
@@ -74,6 +79,7 @@ class _Parts:
     users: Users
     tokens: AccessTokens
     gate: PasswordGate
+    second_factors: SecondFactors
     paginator: Paginator
 
 
@@ -94,7 +100,9 @@ def build(settings: AuthSettings) -> Service:
         database=database,
         bus=bus,
         servicers=[
-            *account_servicers(auth_rpc, _user_rpc(parts)),
+            *sign_in_servicers(auth_rpc),
+            *user_servicers(_user_rpc(parts)),
+            *second_factor_servicers(SecondFactorRpc(database, second_factors=parts.second_factors, gate=parts.gate)),
             *setting_servicers(database, parts.preferences),
             *oidc_servicers(oidc),
             *session_servicers(database, parts.users),
@@ -127,7 +135,7 @@ def build(settings: AuthSettings) -> Service:
         on_stop=[parts.passwords.close, oidc.close],
         commands={
             ROTATE_KEYS: partial(keys.rotate, even_if_young=True),
-            ROTATE_MASTER_KEY: partial(rotate_master_key, keys),
+            ROTATE_MASTER_KEY: partial(rotate_master_key, keys, parts.second_factors.reseal),
         },
     )
 
@@ -136,11 +144,12 @@ def _make_parts(settings: AuthSettings) -> _Parts:
     # As many as work at once: sign-ins, other calls, the relay and the consumers.
     database = Database(settings.database_url, pool_size=10)
     master_key = MasterKey(settings.master_key_bytes())
-    former = settings.former_master_key_bytes()
+    former_bytes = settings.former_master_key_bytes()
+    former = MasterKey(former_bytes) if former_bytes else None
     keys = SigningKeys(
         database,
         master_key,
-        former=MasterKey(former) if former else None,
+        former=former,
         max_age=timedelta(days=settings.signing_key_days),
     )
     roles = Roles(permission.name for permission in all_permissions())
@@ -166,6 +175,12 @@ def _make_parts(settings: AuthSettings) -> _Parts:
             throttle=Throttle(enabled=settings.throttle),
             device_tokens=DeviceTokens(master_key.derive("device tokens")),
         ),
+        second_factors=SecondFactors(
+            Sealer(master_key, former=former, purpose="second factors"),
+            access,
+            issuer=issuer_of(settings.public_url),
+            is_required=preferences.needs_second_factor,
+        ),
         paginator=Paginator(master_key.derive("page tokens").hex()),
     )
 
@@ -174,10 +189,10 @@ def _auth_rpc(parts: _Parts) -> AuthRpc:
     return AuthRpc(
         parts.database,
         sessions=parts.sessions,
-        users=parts.users,
         passwords=parts.passwords,
         gate=parts.gate,
         tokens=parts.tokens,
+        second_factors=parts.second_factors,
     )
 
 
@@ -225,6 +240,7 @@ def _start_of(parts: _Parts) -> Callable[[], None]:
         prepare,
         parts.database,
         keys=parts.keys,
+        also_sealed=parts.second_factors.reseal,
         users=parts.users,
         passwords=parts.passwords,
         first_admin=parts.first_admin,

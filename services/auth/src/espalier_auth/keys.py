@@ -9,7 +9,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy.orm import Session
 
 from espalier_auth import repository
 from espalier_auth.models import SigningKey
@@ -51,15 +52,42 @@ class MasterKey:
         """32 bytes for this purpose alone."""
         return HKDF(SHA256(), 32, None, b"espalier auth " + purpose.encode()).derive(self._secret)
 
-    def seal(self, plain: bytes, *, bound_to: str) -> bytes:
-        """Nonce and ciphertext; opens only with the same `bound_to`."""
+    def seal(self, plain: bytes, *, bound_to: str, purpose: str = "signing keys") -> bytes:
+        """Nonce and ciphertext; opens only with the same `bound_to` and `purpose`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + AESGCM(self.derive("signing keys")).encrypt(nonce, plain, bound_to.encode())
+        return nonce + AESGCM(self.derive(purpose)).encrypt(nonce, plain, bound_to.encode())
 
-    def open(self, sealed: bytes, *, bound_to: str) -> bytes:
+    def open(self, sealed: bytes, *, bound_to: str, purpose: str = "signing keys") -> bytes:
         """What was sealed. Raises InvalidTag when anything differs."""
         nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
-        return AESGCM(self.derive("signing keys")).decrypt(nonce, ciphertext, bound_to.encode())
+        return AESGCM(self.derive(purpose)).decrypt(nonce, ciphertext, bound_to.encode())
+
+
+class Sealer:
+    """Seals secrets of one purpose with the present master key, and opens what that or the former one sealed."""
+
+    def __init__(self, master_key: MasterKey, *, former: MasterKey | None, purpose: str) -> None:
+        self._master_key = master_key
+        self._former = former
+        self._purpose = purpose
+
+    def seal(self, plain: bytes, *, bound_to: str) -> tuple[bytes, str]:
+        """The sealed secret, and the id of the master key that sealed it."""
+        return self._master_key.seal(plain, bound_to=bound_to, purpose=self._purpose), self._master_key.id
+
+    def open(self, sealed: bytes, *, master_key_id: str, bound_to: str) -> bytes | None:
+        """What was sealed; None when neither master key opens it."""
+        for key in (self._master_key, self._former):
+            if key is not None and key.id == master_key_id:
+                try:
+                    return key.open(sealed, bound_to=bound_to, purpose=self._purpose)
+                except InvalidTag:
+                    return None
+        return None
+
+    def is_current(self, master_key_id: str) -> bool:
+        """Whether the present master key is the one of this id."""
+        return self._master_key.id == master_key_id
 
 
 @dataclass(frozen=True)
@@ -130,22 +158,22 @@ class SigningKeys:
                 session.add(following)
                 _log.info("the next signing key is published", kid=following.kid, signs_from=str(following.signs_from))
 
-    def reseal(self) -> int:
+    def reseal(self, also: Callable[[Session], int] | None = None) -> int:
         """Seals with the present master key what the former one sealed, all or nothing; gives the number of rows.
 
-        Processes that still have the former key go on with what they opened. Raises SettingsError when a row opens
-        with neither; then nothing has changed.
+        `also` does the same for what is not a signing key. Processes that still have the former key go on with what
+        they opened. Raises SettingsError when a row opens with neither; then nothing has changed.
         """
         with self._database.transaction() as session:
             repository.lock_start(session)
-            sealed_anew = 0
+            sealed_anew = also(session) if also else 0
             for key in repository.list_keys(session):
                 raw = self._unseal(key)
                 if key.master_key_id != self._master_key.id:
                     key.sealed_private_key = self._master_key.seal(raw, bound_to=key.kid)
                     key.master_key_id = self._master_key.id
                     sealed_anew += 1
-        _log.info("all signing keys are sealed with the present master key", sealed_anew=sealed_anew)
+        _log.info("all that is sealed is sealed with the present master key", sealed_anew=sealed_anew)
         return sealed_anew
 
     def load_if_due(self) -> None:

@@ -57,6 +57,9 @@ class User(Base):
     verified_email: Mapped[str | None] = mapped_column(unique=True)
     # Name of the provider he signs in with; empty for a password of the platform.
     identity_provider: Mapped[str] = mapped_column(default="", server_default="")
+    # Since when his password signs in with a code alone; None while it does by itself. Here and not beside the secret:
+    # whoever reads him to sign him in reads no more than before.
+    second_factor_since: Mapped[datetime | None]
     # Those of one provider are found in the order in which they are listed.
     __table_args__ = (Index("ix_users_identity_provider", "identity_provider", "username"),)
     # Ids of his groups, read with each user, so that whoever shows him can say them; None when he is in none.
@@ -122,6 +125,7 @@ class Person:
     id: str
     name: str
     password_change_required: bool
+    has_second_factor: bool
     roles: frozenset[str]
 
 
@@ -147,8 +151,10 @@ class LoginSession(Base):
     address: Mapped[str] = mapped_column(default="", server_default="")
     agent: Mapped[str] = mapped_column(default="", server_default="")
     last_used_at: Mapped[datetime | None]
-    # SIGNED_OUT, TOKEN_REUSED, ENDED_BY_USER, ENDED_BY_ADMIN, PASSWORD_CHANGED, PASSWORD_RESET or USER_DISABLED; empty
-    # while it lives.
+    # An identity provider vouched for the user; a password did not.
+    by_provider: Mapped[bool] = mapped_column(default=False, server_default="false")
+    # SIGNED_OUT, TOKEN_REUSED, ENDED_BY_USER, ENDED_BY_ADMIN, PASSWORD_CHANGED, PASSWORD_RESET, SECOND_FACTOR_CHANGED,
+    # SECOND_FACTOR_REMOVED or USER_DISABLED; empty while it lives.
     revoked_reason: Mapped[str] = mapped_column(default="")
 
 

@@ -193,6 +193,7 @@ class UsedToken:
     session_id: str
     user_id: str
     expires_at: datetime  # of the session
+    by_provider: bool
 
 
 def use_refresh_token(session: Session, token_hash: bytes, now: datetime) -> UsedToken | None:
@@ -237,18 +238,19 @@ def tell_ended(session_ids: Sequence[str], *, reason: str) -> None:
     note_after({label: {"revoked_reason": reason} for label in told})
 
 
-def revoke_sessions_of(session: Session, user_id: str, *, reason: str, now: datetime) -> int:
-    """Ends all sessions of a user; gives their number."""
+def revoke_sessions_of(session: Session, user_id: str, *, reason: str, now: datetime, but: str = "") -> Sequence[str]:
+    """Ends all sessions of a user, or all but one; gives their ids."""
+    others = (LoginSession.id != but,) if but else ()
     statement = (
         update(LoginSession)
-        .where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None))
+        .where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None), *others)
         .values(revoked_at=now, revoked_reason=reason)
         .returning(LoginSession.id)
         .execution_options(synchronize_session=False)
     )
     ended = session.scalars(statement).all()
     tell_ended(ended, reason=reason)
-    return len(ended)
+    return ended
 
 
 def delete_ended_sessions(session: Session, before: datetime) -> int:
@@ -281,9 +283,15 @@ _PASSWORD = (
     _users.created_at,
     _users.password_change_required,
 )
-_PERSON = (_users.id, _users.username, _users.password_change_required, _users.roles)
-_USED = (_sessions.id, _sessions.user_id, _sessions.expires_at)
-_SESSION_COLUMNS = ("id", "user_id", "created_at", "expires_at", "address", "agent")
+_PERSON = (
+    _users.id,
+    _users.username,
+    _users.password_change_required,
+    _users.second_factor_since.is_not(None).label("has_second_factor"),
+    _users.roles,
+)
+_USED = (_sessions.id, _sessions.user_id, _sessions.expires_at, _sessions.by_provider)
+_SESSION_COLUMNS = ("id", "user_id", "created_at", "expires_at", "address", "agent", "by_provider")
 
 
 @cache
@@ -327,7 +335,8 @@ def _person(row: Any) -> Person | None:
     if row is None:
         return None
     by_groups = {name for roles in row.given or () for name in roles}
-    return Person(row.id, row.username, row.password_change_required, frozenset(row.roles) | by_groups)
+    roles = frozenset(row.roles) | by_groups
+    return Person(row.id, row.username, row.password_change_required, row.has_second_factor, roles)
 
 
 @cache

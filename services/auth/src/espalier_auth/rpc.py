@@ -1,4 +1,4 @@
-"""The edge of auth: proto in, use case, proto out. Commits here.
+"""The edge of users: proto in, use case, proto out. Commits here.
 
 Handlers that check a password are coroutines: the check, and what follows from it, runs in the pool of `passwords.py`,
 and while it computes it holds neither a thread that answers others nor a database connection.
@@ -14,7 +14,7 @@ from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.display_names import find_name_violations
 from espalier_auth.email_addresses import find_email_violations
-from espalier_auth.errors import ForPeopleOnly, InitialPasswordOver, InvalidPassword, InvalidRefreshToken, InvalidUser
+from espalier_auth.errors import ForPeopleOnly, InvalidPassword, InvalidUser
 from espalier_auth.etags import role_etag, user_etag
 from espalier_auth.faults import Faults
 from espalier_auth.first_admin import FirstAdmin
@@ -23,117 +23,18 @@ from espalier_auth.passwords import Passwords, find_weaknesses
 from espalier_auth.registration.errors import PasswordElsewhere
 from espalier_auth.repository import UserFilter
 from espalier_auth.roles import Role
-from espalier_auth.service import Continuation, NewUser, OwnChanges, Sessions, UserChanges, Users
-from espalier_auth.throttle.gate import Passed, PasswordGate
-from espalier_auth.tokens import AccessTokens
-from espalier_common.audit.recording import note_done
-from espalier_common.db import Database, utc_now
+from espalier_auth.service import NewUser, OwnChanges, UserChanges, Users
+from espalier_auth.throttle.gate import PasswordGate
+from espalier_common.db import Database
 from espalier_common.errors import FieldViolation
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal, current_principal
 from espalier_common.pagination import Paginator
-from espalier_common.rpc.client import current_client
 from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
 
 # What an administrator changes of a user.
 _CHANGEABLE = ("display_name", "email", "roles", "disabled")
-
-
-class AuthRpc(service_pb2_grpc.AuthServiceServicer):
-    """Signs in, and vouches for who somebody is."""
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        sessions: Sessions,
-        users: Users,
-        passwords: Passwords,
-        gate: PasswordGate,
-        tokens: AccessTokens,
-    ) -> None:
-        self._database = database
-        self._sessions = sessions
-        self._users = users
-        self._passwords = passwords
-        self._gate = gate
-        self._tokens = tokens
-
-    async def Login(self, request: service_pb2.LoginRequest, context: object) -> resources_pb2.TokenPair:
-        return await self._gate.sign_in(
-            username=request.username.lower(),
-            password=request.password,
-            address=current_client().address,
-            device_token=request.device_token,
-            then=lambda passed: self._begin_session(passed, request.password),
-        )
-
-    def Refresh(self, request: service_pb2.RefreshRequest, context: object) -> resources_pb2.TokenPair:
-        self._tokens.prepare()
-        with self._database.transaction() as session:
-            continuation = self._sessions.renew(session, request.refresh_token, client=current_client())
-            if continuation is not None:
-                note_done(session)
-        # Raised after the commit: the end of a session whose token came twice must stay.
-        if continuation is None:
-            raise InvalidRefreshToken
-        return self._to_pair(continuation)
-
-    def Logout(self, request: service_pb2.LogoutRequest, context: object) -> Empty:
-        with self._database.transaction() as session:
-            self._sessions.end(session, request.refresh_token)
-        return Empty()
-
-    def GetJwks(self, request: service_pb2.GetJwksRequest, context: object) -> service_pb2.Jwks:
-        return service_pb2.Jwks(keys=[resources_pb2.Jwk(**key) for key in self._tokens.public_keys()])
-
-    def IssueServiceToken(
-        self, request: service_pb2.IssueServiceTokenRequest, context: object
-    ) -> service_pb2.ServiceToken:
-        token = self._tokens.for_service(request.service, request.secret)
-        return service_pb2.ServiceToken(access_token=token.text, expires_in=token.expires_in)
-
-    async def begin_session(self, user: User) -> resources_pb2.TokenPair:
-        """Begins a session of a user, as he was read when somebody else vouched for him. Raises InvalidCredentials."""
-        return await asyncio.to_thread(self._begin_vouched, user)
-
-    def _begin_vouched(self, user: User) -> resources_pb2.TokenPair:
-        self._tokens.prepare()
-        with self._database.transaction() as session:
-            continuation = self._sessions.begin(session, user, client=current_client())
-        return self._to_pair(continuation)
-
-    def _begin_session(self, passed: Passed, password: str) -> resources_pb2.TokenPair:
-        if passed.user.has_lapsed(utc_now()):
-            self._gate.settle(passed)
-            raise InitialPasswordOver
-        outdated = self._passwords.is_outdated(passed.user.password_hash)
-        renewed_hash = self._passwords.hash_now(password) if outdated else ""
-        self._tokens.prepare()
-        with self._database.transaction() as session:
-            continuation = self._sessions.begin(
-                session, passed.user, renewed_hash=renewed_hash, client=current_client()
-            )
-            # After the user, as whoever resets his password takes them too.
-            self._gate.throttle.passed(session, passed.ticket)
-            note_done(session)
-        pair = self._to_pair(continuation)
-        pair.device_token = self._gate.device_tokens.issue(passed.user.id, device=passed.device)
-        return pair
-
-    def _to_pair(self, continuation: Continuation) -> resources_pb2.TokenPair:
-        user = continuation.user
-        token = self._tokens.for_user(
-            user, continuation.access, session_id=continuation.session_id, issued_at=continuation.issued_at
-        )
-        return resources_pb2.TokenPair(
-            access_token=token.text,
-            refresh_token=continuation.refresh_token,
-            token_type="Bearer",  # noqa: S106  (RFC 6750's name)
-            expires_in=token.expires_in,
-            password_change_required=user.password_change_required,
-        )
 
 
 class UserRpc(service_pb2_grpc.UserServiceServicer):
@@ -167,8 +68,13 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         with self._database.transaction() as session:
             user = self._users.get(session, caller.subject)
             rights = self._access.of(session, user)
-        permissions = caller.permissions if caller.api_key else rights.permissions
-        return service_pb2.Me(user=to_user(user), permissions=sorted(permissions), scope=rights.scope)
+        permissions = caller.permissions if caller.api_key or caller.must_enrol else rights.permissions
+        return service_pb2.Me(
+            user=to_user(user),
+            permissions=sorted(permissions),
+            scope=rights.scope,
+            second_factor_enrolment_required=caller.must_enrol,
+        )
 
     def UpdateMe(self, request: service_pb2.UpdateMeRequest, context: object) -> resources_pb2.User:
         changes = _read_own_changes(request)
@@ -290,13 +196,10 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
             return changed
 
 
-def servicers(auth: AuthRpc, users: UserRpc) -> list[ServicerEntry]:
-    """Both, for the server."""
-    services = service_pb2.DESCRIPTOR.services_by_name
-    return [
-        (service_pb2_grpc.add_AuthServiceServicer_to_server, auth, services["AuthService"]),
-        (service_pb2_grpc.add_UserServiceServicer_to_server, users, services["UserService"]),
-    ]
+def servicers(users: UserRpc) -> list[ServicerEntry]:
+    """The one, for the server."""
+    descriptor = service_pb2.DESCRIPTOR.services_by_name["UserService"]
+    return [(service_pb2_grpc.add_UserServiceServicer_to_server, users, descriptor)]
 
 
 def to_user(user: User) -> resources_pb2.User:
@@ -315,6 +218,7 @@ def to_user(user: User) -> resources_pb2.User:
         email_verified=user.email_verified,
         identity_provider=user.identity_provider,
         etag=user_etag(user),
+        second_factor_enrolled=user.second_factor_since is not None,
     )
 
 

@@ -56,6 +56,10 @@ class Checked(Protocol):
     def password_hash(self) -> str: ...
 
 
+Proof = Callable[[Session, Person], None]
+"""Asks for what else somebody has to show to sign in; raises when he does not. He is locked while it is asked."""
+
+
 @dataclass(frozen=True)
 class Continuation:
     """A session goes on: whose it is, what he may do, and the refresh token for the next time."""
@@ -66,6 +70,8 @@ class Continuation:
     session_id: str
     # Taken while the user was locked: whatever changes him later takes back the access tokens from before.
     issued_at: float
+    # A second factor is required, and he has none: he may enrol one, and nothing else.
+    must_enrol: bool = False
 
 
 class Sessions:
@@ -76,11 +82,18 @@ class Sessions:
         self._access = access
 
     def begin(
-        self, session: Session, checked: Checked, *, renewed_hash: str = "", client: Client | None = None
+        self,
+        session: Session,
+        checked: Checked,
+        *,
+        proof: Proof | None = None,
+        renewed_hash: str = "",
+        client: Client | None = None,
     ) -> Continuation:
         """Signs in the user, as he was read when his password was checked; `renewed_hash` replaces an outdated hash.
 
-        Raises InvalidCredentials when he is disabled, or his password changed since the check.
+        Without `proof` a provider vouched for him. Raises InvalidCredentials when he is disabled, or his password
+        changed since the check, and what `proof` raises.
         """
         # Before the user: whoever changes rights takes these two in this order.
         self._access.wait(session)
@@ -90,6 +103,8 @@ class Sessions:
         if user is None:
             raise InvalidCredentials
         note_actor(user.id, user.name)
+        if proof is not None:
+            proof(session, user)
         access = self._access.of_roles(session, user.roles)
         now, rules, place = utc_now(), self._rules(session), client or Client()
         login = LoginSession(
@@ -99,11 +114,13 @@ class Sessions:
             expires_at=now + rules.total,
             address=place.address,
             agent=place.agent,
+            by_provider=proof is None,
         )
         note_after({f"login_sessions/{login.id}": {"user_id": user.id, "expires_at": login.expires_at}})
         text, token = _new_token(login.id, now=now, expires_at=min(now + rules.idle, login.expires_at))
         repository.add_session(session, login, token)
-        return Continuation(user, access, text, login.id, now.timestamp())
+        must_enrol = _must_enrol(user, rules, by_provider=login.by_provider)
+        return Continuation(user, access, text, login.id, now.timestamp(), must_enrol)
 
     def renew(self, session: Session, refresh_token: str, *, client: Client | None = None) -> Continuation | None:
         """Exchanges a refresh token; None when it gives nothing.
@@ -127,7 +144,8 @@ class Sessions:
             return None
         text, token = _new_token(used.session_id, now=now, expires_at=min(now + rules.idle, used.expires_at))
         repository.add_token(session, token)
-        return Continuation(user, access, text, used.session_id, now.timestamp())
+        must_enrol = _must_enrol(user, rules, by_provider=used.by_provider)
+        return Continuation(user, access, text, used.session_id, now.timestamp(), must_enrol)
 
     def end(self, session: Session, refresh_token: str) -> None:
         """Signs out. Does nothing for a token that is unknown, or empty."""
@@ -327,7 +345,19 @@ def end_all_sessions(session: Session, user_id: str, *, reason: str) -> int:
     now = utc_now()
     ended = repository.revoke_sessions_of(session, user_id, reason=reason, now=now)
     revoke_tokens_before(session, user_id, now)
-    return ended
+    return len(ended)
+
+
+def end_other_sessions(session: Session, owner: Principal, *, reason: str) -> None:
+    """Ends a user's sessions but the one that asks, with their access tokens. Lock the user before."""
+    now = utc_now()
+    revoke_tokens(
+        session, repository.revoke_sessions_of(session, owner.subject, reason=reason, now=now, but=owner.session), now
+    )
+
+
+def _must_enrol(user: Person, rules: SessionRules, *, by_provider: bool) -> bool:
+    return rules.needs_second_factor and not user.has_second_factor and not by_provider
 
 
 def hash_token(token: str) -> bytes:

@@ -23,6 +23,7 @@ class SessionRules:
 
     idle: timedelta  # a refresh token waits this long for its use
     total: timedelta  # then the password is asked for again, however busy the session is
+    needs_second_factor: bool = False  # who signs in with a password and has none may only enrol one
 
 
 class AuthSettings(ServiceSettings):
@@ -44,8 +45,11 @@ class AuthSettings(ServiceSettings):
     # A session that nobody uses ends after this; used ones go on up to session_days.
     refresh_token_days: int = Field(default=14, ge=1, le=365, description="days a refresh token waits for its use")
     session_days: int = Field(default=90, ge=1, le=3650, description="days after which everybody signs in again")
-    # These two and the two above may be changed by an administrator where the environment does not say them.
+    # These three and the two above may be changed by an administrator where the environment does not say them.
     registration: Literal["closed", "invitation", "open"] = Field(default="closed", description="who may register")
+    second_factor: Literal["optional", "required"] = Field(
+        default="optional", description="whether whoever signs in with a password needs a second factor"
+    )
     password_min_length: int = Field(
         default=MINIMUM_PASSWORD_LENGTH,
         ge=MINIMUM_PASSWORD_LENGTH,

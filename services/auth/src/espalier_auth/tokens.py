@@ -57,8 +57,16 @@ class AccessTokens:
         """Sees to it that the next token needs no transaction, when one is under way that may not wait."""
         self._keys.load_if_due()
 
-    def for_user(self, user: Person, access: Access, *, session_id: str, issued_at: float) -> AccessToken:
-        """A token with the rights that the user had at `issued_at`: a change after that moment takes it back."""
+    def for_user(
+        self, user: Person, access: Access, *, session_id: str, issued_at: float, must_enrol: bool = False
+    ) -> AccessToken:
+        """A token with the rights that the user had at `issued_at`: a change after that moment takes it back.
+
+        `must_enrol`: with none of them, and the mark by which every service knows why.
+        """
+        if must_enrol:
+            bearer, none = _Bearer(user.id, user.name, "user", []), Rights({})
+            return self._issue(bearer, none, issued_at=issued_at, more={"sid": session_id, "must_enrol": True})
         bearer = _Bearer(user.id, user.name, "user", access.role_names)
         return self._issue(bearer, access.rights, issued_at=issued_at, more={"sid": session_id})
 
@@ -93,7 +101,7 @@ class AccessTokens:
         *,
         issued_at: float,
         lifetime: int = LIFETIME,
-        more: Mapping[str, str] | None = None,
+        more: Mapping[str, object] | None = None,
     ) -> AccessToken:
         claims: dict[str, object] = {
             "iss": ISSUER,

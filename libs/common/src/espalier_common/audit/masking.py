@@ -25,7 +25,9 @@ MAX_BYTES = 16_384  # of one state as JSON
 MAX_MESSAGE_BYTES = 65_536  # a larger request is told by its size alone
 
 # Beyond what `telemetry.names_secret` knows: keys, hashes of secrets, one-time codes, and links that carry one.
-_SECRET = re.compile(r"(^|_)(key|verifier|nonce|otp|link|url|signature|binding)$|hash$|^sealed_|^code$")
+_SECRET = re.compile(
+    r"(^|_)(key|verifier|nonce|otp|link|url|signature|binding)$|hash$|^sealed_|^(recovery_)?codes?$|^otpauth_"
+)
 _PRIVATE = frozenset({"text", "content", "system_prompt", "messages", "prompt", "reference", "answer", "completion"})
 # An address without what could be a secret in it.
 _ADDRESSES = frozenset({"base_url"})

@@ -31,6 +31,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
 from espalier_common.audit.rule import AuditRule, rule_of
+from espalier_common.enrolment import require_enrolled
 from espalier_common.errors import (
     EspalierError,
     Internal,
@@ -43,7 +44,7 @@ from espalier_common.group_peers import GroupPeers
 from espalier_common.identity import Principal, Revoked, TokenVerifier, find_principal, require_fresh, set_principal
 from espalier_common.rpc.client import Client, Metadata, client_of, is_quick, set_client
 from espalier_common.rpc.context import AUTHORIZATION_HEADER, REQUEST_ID_HEADER, accept_request_id, header
-from espalier_common.rpc.permissions import AUTHENTICATED, PUBLIC, requirement, stream_rule
+from espalier_common.rpc.permissions import AUTHENTICATED, PUBLIC, is_before_second_factor, requirement, stream_rule
 from espalier_common.rpc.status import DETAILS_KEY, code_of, to_status, translate
 from espalier_common.rpc.validation import violations
 from espalier_common.settings import SettingsError
@@ -69,6 +70,7 @@ class MethodPlan:
     resumable: bool
     reads: bool
     audit: AuditRule
+    before_second_factor: bool = False
 
 
 class NotByApiKey(PermissionDenied):
@@ -98,6 +100,7 @@ def plan_methods(services: Iterable[ServiceDescriptor]) -> dict[str, MethodPlan]
                 resumable=bool(stream_rule(method).resume),
                 reads=_reads(method),
                 audit=rule_of(method),
+                before_second_factor=requires == PUBLIC or is_before_second_factor(method),
             )
     return plans
 
@@ -212,6 +215,8 @@ class Edge(grpc.aio.ServerInterceptor):
         principal = await self._identify(plan, observed.metadata)
         set_principal(principal)
         observed.subject = principal.subject if principal else ""
+        if principal and not plan.before_second_factor:
+            require_enrolled(principal)
         if plan.requires not in {PUBLIC, AUTHENTICATED}:
             if principal is None or not principal.may(plan.requires):
                 raise PermissionDenied(plan.requires)

@@ -28,6 +28,11 @@ def requirement(method: MethodDescriptor) -> str:
     return str(method.GetOptions().Extensions[options_pb2.requires])
 
 
+def is_before_second_factor(method: MethodDescriptor) -> bool:
+    """Whether a session may call it that has to enrol a second factor first."""
+    return bool(method.GetOptions().Extensions[options_pb2.before_second_factor])
+
+
 def stream_rule(method: MethodDescriptor) -> options_pb2.StreamRule:
     """How the RPC's stream is carried by Server-Sent Events; empty when the option is missing."""
     return method.GetOptions().Extensions[options_pb2.stream]

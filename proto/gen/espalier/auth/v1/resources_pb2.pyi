@@ -38,6 +38,7 @@ class User(_message.Message):
     IDENTITY_PROVIDER_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     EMAIL_VERIFIED_FIELD_NUMBER: _builtins.int
+    SECOND_FACTOR_ENROLLED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the server."""
     username: _builtins.str
@@ -60,6 +61,8 @@ class User(_message.Message):
     """Somebody besides himself vouches for the e-mail address: an administrator, an invitation to it, an identity provider.
     Such an address belongs to one user. Given by the server.
     """
+    second_factor_enrolled: _builtins.bool
+    """He has a second factor: his password signs in with a code alone. Given by the server."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the user's roles: admin, trainer, tester, viewer, auditor, or custom ones."""
@@ -92,10 +95,11 @@ class User(_message.Message):
         identity_provider: _builtins.str = ...,
         etag: _builtins.str = ...,
         email_verified: _builtins.bool = ...,
+        second_factor_enrolled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_login_time", b"last_login_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "email", b"email", "email_verified", b"email_verified", "etag", b"etag", "group_ids", b"group_ids", "id", b"id", "identity_provider", b"identity_provider", "last_login_time", b"last_login_time", "password_change_required", b"password_change_required", "roles", b"roles", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "email", b"email", "email_verified", b"email_verified", "etag", b"etag", "group_ids", b"group_ids", "id", b"id", "identity_provider", b"identity_provider", "last_login_time", b"last_login_time", "password_change_required", b"password_change_required", "roles", b"roles", "second_factor_enrolled", b"second_factor_enrolled", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,6 +161,7 @@ class TokenPair(_message.Message):
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
     PASSWORD_CHANGE_REQUIRED_FIELD_NUMBER: _builtins.int
     DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    SECOND_FACTOR_ENROLMENT_REQUIRED_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
     """Signed token (JWT) for the Authorization header."""
     refresh_token: _builtins.str
@@ -169,6 +174,8 @@ class TokenPair(_message.Message):
     """The password should be changed now (see User.password_change_required)."""
     device_token: _builtins.str
     """Given back at the next sign-in, tells that this device signed in before, so that nobody's guessing locks it out."""
+    second_factor_enrolment_required: _builtins.bool
+    """The session may do nothing but enrol a second factor (see Me.second_factor_enrolment_required)."""
     def __init__(
         self,
         *,
@@ -178,10 +185,11 @@ class TokenPair(_message.Message):
         expires_in: _builtins.int = ...,
         password_change_required: _builtins.bool = ...,
         device_token: _builtins.str = ...,
+        second_factor_enrolment_required: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "device_token", b"device_token", "expires_in", b"expires_in", "password_change_required", b"password_change_required", "refresh_token", b"refresh_token", "token_type", b"token_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "device_token", b"device_token", "expires_in", b"expires_in", "password_change_required", b"password_change_required", "refresh_token", b"refresh_token", "second_factor_enrolment_required", b"second_factor_enrolment_required", "token_type", b"token_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,7 @@ class LoginRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     COOKIE_FIELD_NUMBER: _builtins.int
     DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Name of the user."""
     password: _builtins.str
@@ -38,6 +39,10 @@ class LoginRequest(_message.Message):
     """Asks the gateway to answer with cookies for a browser instead of tokens in the body. Ignored over gRPC."""
     device_token: _builtins.str
     """The device_token of an earlier sign-in, if there was one. A browser leaves it empty: the gateway takes it from the cookie."""
+    code: _builtins.str
+    """A code of the second factor: six digits of the authenticator, or a recovery code. Not looked at where there is none, or
+    where the password is wrong.
+    """
     def __init__(
         self,
         *,
@@ -45,10 +50,11 @@ class LoginRequest(_message.Message):
         password: _builtins.str = ...,
         cookie: _builtins.bool = ...,
         device_token: _builtins.str = ...,
+        code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookie", b"cookie", "device_token", b"device_token", "password", b"password", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "cookie", b"cookie", "device_token", b"device_token", "password", b"password", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,8 +223,13 @@ class Me(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     PERMISSIONS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    SECOND_FACTOR_ENROLMENT_REQUIRED_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """Whose data he reaches: "own" or "all"."""
+    second_factor_enrolment_required: _builtins.bool
+    """This session may do nothing but enrol a second factor (SecondFactorService) and refresh afterwards: the platform requires
+    one. Everything else answers 403 SECOND_FACTOR_ENROLMENT_REQUIRED.
+    """
     @_builtins.property
     def user(self) -> _resources_pb2.User:
         """The user."""
@@ -233,10 +244,11 @@ class Me(_message.Message):
         user: _resources_pb2.User | None = ...,
         permissions: _abc.Iterable[_builtins.str] | None = ...,
         scope: _builtins.str = ...,
+        second_factor_enrolment_required: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["permissions", b"permissions", "scope", b"scope", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permissions", b"permissions", "scope", b"scope", "second_factor_enrolment_required", b"second_factor_enrolment_required", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,8 @@ class AuthServiceServicer:
 
     def Login(self, request, context):
         """Signs in with username and password. The same answer, in the same time, for an unknown user and a wrong password.
+        Who has a second factor gives a code too: without one the right password is answered 401 SECOND_FACTOR_REQUIRED, with a
+        wrong or used one 401 SECOND_FACTOR_WRONG.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,10 @@ class AuthServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     Login: _grpc.UnaryUnaryMultiCallable[_service_pb2.LoginRequest, _resources_pb2.TokenPair]
-    """Signs in with username and password. The same answer, in the same time, for an unknown user and a wrong password."""
+    """Signs in with username and password. The same answer, in the same time, for an unknown user and a wrong password.
+    Who has a second factor gives a code too: without one the right password is answered 401 SECOND_FACTOR_REQUIRED, with a
+    wrong or used one 401 SECOND_FACTOR_WRONG.
+    """
     Refresh: _grpc.UnaryUnaryMultiCallable[_service_pb2.RefreshRequest, _resources_pb2.TokenPair]
     """Exchanges a refresh token for the next pair. A token seen a second time ends its whole session."""
     Logout: _grpc.UnaryUnaryMultiCallable[_service_pb2.LogoutRequest, _empty_pb2.Empty]
@@ -52,7 +55,10 @@ class AuthServiceAsyncStub(AuthServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Login: _aio.UnaryUnaryMultiCallable[_service_pb2.LoginRequest, _resources_pb2.TokenPair]  # type: ignore[assignment]
-    """Signs in with username and password. The same answer, in the same time, for an unknown user and a wrong password."""
+    """Signs in with username and password. The same answer, in the same time, for an unknown user and a wrong password.
+    Who has a second factor gives a code too: without one the right password is answered 401 SECOND_FACTOR_REQUIRED, with a
+    wrong or used one 401 SECOND_FACTOR_WRONG.
+    """
     Refresh: _aio.UnaryUnaryMultiCallable[_service_pb2.RefreshRequest, _resources_pb2.TokenPair]  # type: ignore[assignment]
     """Exchanges a refresh token for the next pair. A token seen a second time ends its whole session."""
     Logout: _aio.UnaryUnaryMultiCallable[_service_pb2.LogoutRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -71,7 +77,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.LoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.TokenPair, _abc.Awaitable[_resources_pb2.TokenPair]]:
-        """Signs in with username and password. The same answer, in the same time, for an unknown user and a wrong password."""
+        """Signs in with username and password. The same answer, in the same time, for an unknown user and a wrong password.
+        Who has a second factor gives a code too: without one the right password is answered 401 SECOND_FACTOR_REQUIRED, with a
+        wrong or used one 401 SECOND_FACTOR_WRONG.
+        """
 
     @_abc_1.abstractmethod
     def Refresh(

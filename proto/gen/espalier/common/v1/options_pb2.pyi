@@ -141,6 +141,7 @@ Global___FieldRule: _TypeAlias = FieldRule  # noqa: Y015
 REQUIRES_FIELD_NUMBER: _builtins.int
 STREAM_FIELD_NUMBER: _builtins.int
 AUDIT_FIELD_NUMBER: _builtins.int
+BEFORE_SECOND_FACTOR_FIELD_NUMBER: _builtins.int
 FIELD_FIELD_NUMBER: _builtins.int
 requires: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
 """Permission that the caller must have, such as "training.runs.create"; or PUBLIC; or AUTHENTICATED.
@@ -150,5 +151,7 @@ stream: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions,
 """How the RPC's stream is carried by Server-Sent Events."""
 audit: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___AuditRule.ValueType]
 """Which calls are told to the audit log."""
+before_second_factor: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""May be called, among those that are not PUBLIC, by a session that has to enrol a second factor first."""
 field: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___FieldRule]
 """Bounds of the field."""

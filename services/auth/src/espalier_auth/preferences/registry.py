@@ -15,6 +15,8 @@ REGISTRATION = "auth.registration"
 PASSWORD_MIN_LENGTH = "auth.password_min_length"  # noqa: S105  (the name of a setting)
 REFRESH_TOKEN_DAYS = "auth.refresh_token_days"  # noqa: S105  (the same)
 SESSION_DAYS = "auth.session_days"
+SECOND_FACTOR = "auth.second_factor"
+REQUIRED = "required"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,14 @@ DEFINITIONS = (
         type="CHOICE",
         allowed_values=("closed", "invitation", "open"),
         description="Who may register: nobody (closed), who has an invitation, or everybody (open).",
+    ),
+    Definition(
+        name=SECOND_FACTOR,
+        field="second_factor",
+        type="CHOICE",
+        allowed_values=("optional", REQUIRED),
+        description="Whether whoever signs in with a password needs a second factor. Required: who has none may only "
+        "enrol one, from his next token on, ten minutes at most. Sign-ins at a provider and API keys are not asked.",
     ),
     Definition(
         name=SESSION_DAYS,

@@ -82,8 +82,14 @@ class Preferences:
 
     def session_rules(self, session: Session) -> SessionRules:
         """How long sessions live that begin now."""
-        idle, total = self.texts(session, registry.REFRESH_TOKEN_DAYS, registry.SESSION_DAYS)
-        return SessionRules(timedelta(days=int(idle)), timedelta(days=int(total)))
+        names = (registry.REFRESH_TOKEN_DAYS, registry.SESSION_DAYS, registry.SECOND_FACTOR)
+        idle, total, second_factor = self.texts(session, *names)
+        needs_second_factor = second_factor == registry.REQUIRED
+        return SessionRules(timedelta(days=int(idle)), timedelta(days=int(total)), needs_second_factor)
+
+    def needs_second_factor(self, session: Session) -> bool:
+        """Whether whoever signs in with a password needs a second factor."""
+        return self.text(session, registry.SECOND_FACTOR) == registry.REQUIRED
 
     def password_min_length(self, session: Session) -> int:
         """Characters that a new password needs."""

@@ -1,0 +1,1 @@
+"""Signing in, going on and signing out."""
