@@ -50,13 +50,26 @@ class ConsolePlatform(Platform):
             "created_at = now() - interval '29 days', expires_at = now() + interval '3 hours'", user_id
         )
 
+    def let_sessions_lie_unused(self, user_id: str) -> None:
+        """As if a user had done nothing for 13 days, and his sessions were over in three hours for that."""
+        self._change_sessions(
+            "created_at = now() - interval '13 days', last_used_at = now() - interval '13 days'", user_id
+        )
+        self._change(
+            "UPDATE refresh_tokens SET expires_at = now() + interval '3 hours' FROM login_sessions"
+            " WHERE session_id = login_sessions.id AND user_id = %s",
+            user_id,
+        )
+
     def _change_sessions(self, assignments: str, user_id: str) -> None:
+        self._change(f"UPDATE login_sessions SET {assignments} WHERE user_id = %s", user_id)
+
+    def _change(self, statement: str, *values: str) -> None:
         kept = json.loads((self.home / "secrets" / "secrets.json").read_text("utf-8"))
         ports = json.loads((self.home / "run" / "ports.json").read_text("utf-8"))
         address = {"host": "127.0.0.1", "port": ports["postgres"], "dbname": "auth", "user": "auth"}
-        statement = f"UPDATE login_sessions SET {assignments} WHERE user_id = %s"
         with closing(psycopg2.connect(**address, password=kept["database/auth"])) as connection, connection:
-            connection.cursor().execute(statement, (user_id,))
+            connection.cursor().execute(statement, values)
 
 
 @dataclass

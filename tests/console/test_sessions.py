@@ -1,6 +1,7 @@
 """A session over many tabs: renewed by all of them together, ended elsewhere, and begun again over a page."""
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import pytest
@@ -182,3 +183,36 @@ async def test_whose_session_ends_soon_is_told_and_begins_another_under_what_he_
     await expect(dialog).to_be_hidden()
     await expect(notice).to_be_hidden()
     await expect(name).to_have_value("Tilda of the long form")
+
+
+async def test_who_uses_no_tab_for_long_is_told_in_all_of_them_and_stays_with_one_click(
+    windows: Windows, platform: ConsolePlatform, new_user: NewUser
+) -> None:
+    user_id = new_user("ulrike")
+    context = await windows.open()
+    page, other = await context.new_page(), await context.new_page()
+    await page.goto("/profile")
+    await sign_in(page, "ulrike")
+    platform.let_sessions_lie_unused(user_id)
+    renewals: list[int] = []
+    context.on(
+        "response",
+        lambda answer: renewals.append(answer.status) if answer.url.endswith("/api/v1/auth/refresh") else None,
+    )
+    await page.reload()
+    await other.goto("/profile/sessions")
+    for tab in (page, other):
+        notice = tab.get_by_role("complementary", name="Your session")
+        await expect(notice).to_contain_text("Nobody has used your session for a while: it ends in 3 hours")
+        await expect(tab).to_have_title(re.compile("^Session ends soon · "))
+    await check_accessibility(other)
+    await page.bring_to_front()
+    await page.get_by_role("button", name="Stay signed in").press("Enter")
+    for tab in (page, other):
+        await expect(tab.get_by_role("complementary", name="Your session")).to_be_hidden()
+        await expect(tab).to_have_title(re.compile("^(Profile|Sessions) · "))
+    # Tabs share one session, and so one renewal puts off its end for all; what is told then is what the platform knows.
+    assert renewals == [200]
+    await other.reload()
+    await expect(other.get_by_text("this one")).to_be_attached()
+    await expect(other.get_by_role("complementary", name="Your session")).to_be_hidden()

@@ -5,6 +5,15 @@ import { vi } from "vitest";
 export const cookies = { text: "espalier_csrf=proof" };
 const kept = new Map<string, string>();
 
+/** What listens on the window, by the name of the event. */
+export const listeners = new Map<string, (() => void)[]>();
+
+vi.stubGlobal("window", {
+  addEventListener: (name: string, listen: () => void) => listeners.set(name, [...(listeners.get(name) ?? []), listen]),
+  removeEventListener: vi.fn(),
+  setInterval: (...given: Parameters<typeof setInterval>) => setInterval(...given),
+  clearInterval: (timer: number) => clearInterval(timer),
+});
 vi.stubGlobal("location", { origin: "http://console.test", reload: vi.fn() });
 vi.stubGlobal("document", {
   addEventListener: vi.fn(),

@@ -15,6 +15,18 @@ export function onSignInNeeded(handler: SignInAgain): void {
   signInAgain = handler;
 }
 
+/** Told when this tab has renewed the session, in milliseconds since 1970; another tab's is in the storage they share. */
+let noteRenewal: (at: number) => void = () => undefined;
+
+export function onRenewed(handler: (at: number) => void): void {
+  noteRenewal = handler;
+}
+
+/** When a tab of this browser renewed the session last, in milliseconds since 1970; 0 when none has. */
+export function renewedAt(): number {
+  return Number(localStorage.getItem(REFRESHED) ?? 0);
+}
+
 /** The value that proves that this page, and no other site, makes the call; the gateway put it into a readable cookie. */
 function csrfToken(): string {
   const pair = document.cookie.split("; ").find((cookie) => /^(__Host-)?espalier_csrf=/.test(cookie));
@@ -44,7 +56,7 @@ async function renewAlone(sent: number): Promise<Response | null> {
 
 /** Asks for the next pair of tokens, unless another tab has got it for this browser since. */
 async function renew(sent: number): Promise<Response | null> {
-  const refreshed = Number(localStorage.getItem(REFRESHED) ?? 0);
+  const refreshed = renewedAt();
   // A time that is still to come is that of a clock that has been set back since.
   if (refreshed > sent && refreshed <= Date.now()) return null;
   const answer = await fetch("/api/v1/auth/refresh", {
@@ -54,8 +66,16 @@ async function renew(sent: number): Promise<Response | null> {
     keepalive: true, // A page that is left in between must not lose the new tokens.
   });
   if (!answer.ok) return answer;
-  localStorage.setItem(REFRESHED, String(Date.now()));
+  const now = Date.now();
+  localStorage.setItem(REFRESHED, String(now));
+  noteRenewal(now);
   return null;
+}
+
+/** Renews the session because its user wants to keep it; one that is over already is begun again. */
+export async function keepSession(): Promise<Response | null> {
+  const refusal = await refresh(Date.now());
+  return refusal?.status === 401 && (await signInAgain("ended")) ? null : refusal;
 }
 
 /** Renews an expired session and repeats the call; a sign-in that fails is an answer, not an expired session. */

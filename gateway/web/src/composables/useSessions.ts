@@ -1,12 +1,15 @@
 // One's sessions, and when the one of this browser ends.
 import { useQuery } from "@tanstack/vue-query";
-import { computed } from "vue";
-import { api } from "../api/client";
+import { computed, onScopeDispose, ref } from "vue";
+import { api, onRenewed, renewedAt } from "../api/client";
 import { answerOf } from "../api/queries";
 import type { components } from "../api/schema";
 import { useNow } from "./useNow";
 
-type Session = components["schemas"]["auth.v1.UserSession"];
+type Session = Pick<
+  components["schemas"]["auth.v1.UserSession"],
+  "create_time" | "last_used_time" | "expire_time" | "idle_expire_time"
+>;
 
 /** Key of the query, to ask again when a session has begun or ended. */
 export const SESSIONS = ["sessions"];
@@ -15,6 +18,14 @@ const DAY = 86_400_000;
 /** Of a session that lasts days its user is told on the last; of a short one in its last tenth. */
 const LAST_PART = 0.1;
 const ASKED_EACH = 30 * 60_000;
+/** How far the time of `useNow` may be behind, in milliseconds. */
+const CLOCK_STEP = 60_000;
+
+/** An end that is near: `isIdle` when it comes for lack of use alone, so that any use puts it off. */
+export interface SessionEnd {
+  time: string;
+  isIdle: boolean;
+}
 
 function listSessions() {
   return answerOf(api.GET("/api/v1/me/sessions"));
@@ -26,9 +37,16 @@ export function useSessions() {
   return { sessions: computed(() => data.value?.sessions ?? []), error, refetch, isPending };
 }
 
-/** When this browser's session ends, however busy it is; null while that is far. */
+/** When this browser's session ends; null while that is far. A page in the background finds out without asking. */
 export function useSessionEnd() {
   const now = useNow();
+  const renewed = ref(renewedAt());
+  const look = (): number => (renewed.value = renewedAt());
+  // Tabs share one session: what any of them does with it puts off its end for all.
+  onRenewed(look);
+  window.addEventListener("storage", look);
+  onScopeDispose(() => window.removeEventListener("storage", look));
+
   const { data } = useQuery({
     queryKey: SESSIONS,
     queryFn: listSessions,
@@ -37,13 +55,26 @@ export function useSessionEnd() {
   });
   return computed(() => {
     const current = data.value?.sessions.find((session) => session.current);
-    return current && isNearItsEnd(current, now.value) ? (current.expire_time ?? null) : null;
+    return current ? endOf(current, { now: now.value, renewed: renewed.value }) : null;
   });
 }
 
-/** `now` in milliseconds since 1970. */
-export function isNearItsEnd({ create_time, expire_time }: Session, now: number): boolean {
-  if (!create_time || !expire_time) return false;
-  const [begin, end] = [Date.parse(create_time), Date.parse(expire_time)];
-  return end - now < Math.min(DAY, (end - begin) * LAST_PART);
+/**
+ * How a session ends, when that is near. `now`, and when it was renewed last as far as this browser knows, are in
+ * milliseconds since 1970; what the platform said of the session may be older than that.
+ */
+export function endOf(session: Session, { now, renewed }: { now: number; renewed: number }): SessionEnd | null {
+  const { create_time, last_used_time, expire_time, idle_expire_time } = session;
+  if (!create_time || !last_used_time || !expire_time || !idle_expire_time) return null;
+  const last = Date.parse(expire_time);
+  if (isNear(last, last - Date.parse(create_time), now)) return { time: expire_time, isIdle: false };
+  const unused = Date.parse(idle_expire_time);
+  const waits = unused - Date.parse(last_used_time);
+  // A time that is still to come is that of a clock that has been set back since.
+  const idle = renewed <= now + CLOCK_STEP ? Math.max(unused, renewed + waits) : unused;
+  return isNear(idle, waits, now) ? { time: new Date(idle).toISOString(), isIdle: true } : null;
+}
+
+function isNear(end: number, whole: number, now: number): boolean {
+  return end - now < Math.min(DAY, whole * LAST_PART);
 }
