@@ -76,7 +76,7 @@ def refuse(trail: AuditTrail, *, address: str = "192.0.2.1", error: Any = None, 
     trail.note(scope, found, 403)
 
 
-async def test_the_first_refusal_is_told_at_once_and_the_others_of_a_minute_by_their_number(
+async def test_the_first_refusal_is_told_at_once_and_the_others_seconds_later_by_their_number(
     trail: AuditTrail, kept: Kept, clock: Clock
 ) -> None:
     refuse(trail)
@@ -89,11 +89,17 @@ async def test_the_first_refusal_is_told_at_once_and_the_others_of_a_minute_by_t
         refuse(trail)
     await trail.tell()
     assert not kept.take()
-    clock.now += 61
+    clock.now += 5
     await trail.tell()
     [more] = kept.take()
-    assert orjson.loads(more.after) == {"again": 1000, "seconds": 61}
+    assert orjson.loads(more.after) == {"again": 1000, "seconds": 5}
     assert (more.action, more.reason, more.address) == (first.action, first.reason, first.address)
+    for _ in range(7):
+        refuse(trail)
+    clock.now += 56
+    await trail.tell()
+    [more] = kept.take()
+    assert orjson.loads(more.after) == {"again": 7, "seconds": 56}
     clock.now += 61
     await trail.tell()
     assert not kept.take()
@@ -120,6 +126,36 @@ async def test_a_flood_from_many_addresses_makes_few_events_and_little_memory(
     assert len(events) == audit_trail.MAX_KINDS + 1
     assert events[-1].reason == "MORE_REFUSALS"
     assert orjson.loads(events[-1].after)["count"] == 20_000 - audit_trail.MAX_KINDS
+
+
+async def test_what_makes_many_events_is_told_less_often(trail: AuditTrail, kept: Kept, clock: Clock) -> None:
+    told = 0
+    for _ in range(600):
+        for number in range(audit_trail.MAX_KINDS):
+            refuse(trail, address=f"2001:db8::{number:x}")
+        clock.now += 1
+        await trail.tell()
+        told += len(kept.take())
+    assert told <= 10 * (audit_trail.MAX_KINDS + 60 * audit_trail.EVENTS_A_SECOND) + 2 * audit_trail.MAX_KINDS
+
+
+async def test_a_telling_that_fails_and_is_tried_again_counts_once(trail: AuditTrail, kept: Kept, clock: Clock) -> None:
+    refuse(trail)
+    await trail.tell()
+    refuse(trail)
+    kept.is_away, clock.now = True, clock.now + 5
+    with pytest.raises(Unavailable):
+        await trail.tell()
+    [waiting] = trail._waiting
+    refuse(trail)
+    kept.is_away = False
+    await trail.tell()
+    _first, again = kept.take()
+    assert again.id == waiting.id
+    clock.now += 5
+    await trail.tell()
+    [more] = kept.take()
+    assert [orjson.loads(each.after)["again"] for each in (again, more)] == [1, 1]
 
 
 async def test_nothing_is_lost_while_the_bus_is_away_and_the_minute_lasts_so_long(

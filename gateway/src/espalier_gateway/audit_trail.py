@@ -1,9 +1,9 @@
 """What the gateway itself refuses and changes, told to the audit log; services tell of all that reaches them.
 
 The gateway has no database, so no outbox: events wait in memory until JetStream has confirmed them. A refusal is told
-at once, and how often the same one came again from the same address when the minute is over; as long as the bus is
-away the minute lasts. So a flood makes few events and takes bounded memory, and only a gateway that dies while the bus
-is away loses what it counted (docs/adr/0014).
+at once, and how often the same one came again from the same address a few seconds later; as long as the bus is away
+the counting goes on. So a flood makes few events and takes bounded memory, and a gateway that is killed loses what it
+counted in its last seconds, or while the bus was away (docs/adr/0014).
 """
 
 import asyncio
@@ -30,6 +30,8 @@ from espalier_gateway.exchange import Exchange
 
 SUBJECT = "espalier.gateway.audit"
 WINDOW = 60.0  # seconds
+COUNTED = 5.0  # seconds between two tellings of what was counted, where that makes few events
+EVENTS_A_SECOND = 10.0  # of what was counted: where it makes many, they wait longer
 ROUND = 1.0  # seconds between looks at what is to be told
 RETRY = 4.0  # more seconds while the bus is away
 CLOSE_SECONDS = 5.0
@@ -56,10 +58,10 @@ class Publisher(Protocol):
 
 @dataclass
 class _Refusal:
-    """One kind of refusal: its first event, how often it came, and whether the first is told."""
+    """One kind of refusal: its first event, how often it came again untold, and whether the first is told."""
 
     event: audit_pb2.AuditEvent
-    count: int = 1
+    again: int = 0
     is_told: bool = False
 
 
@@ -68,6 +70,7 @@ class _Window:
     """The refusals of a minute; what is not told apart is counted by address, or under none."""
 
     begun: float
+    counted_since: float
     kinds: dict[tuple[str, ...], _Refusal] = field(default_factory=dict)
     by_address: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -75,7 +78,7 @@ class _Window:
     def count(self, key: tuple[str, ...], make: Callable[[], audit_pb2.AuditEvent]) -> bool:
         """Counts a refusal; True when it is the first of its kind."""
         if known := self.kinds.get(key):
-            known.count += 1
+            known.again += 1
             return False
         address = key[0]
         if len(self.kinds) >= MAX_KINDS or self.by_address[address] >= PER_ADDRESS:
@@ -90,17 +93,26 @@ class _Window:
         """Kinds of which the first is not told yet."""
         return [refusal for refusal in self.kinds.values() if not refusal.is_told]
 
-    def summary(self, now: float) -> Iterator[audit_pb2.AuditEvent]:
-        """How often each came again, and how many were not told apart."""
-        seconds = round(now - self.begun)
+    def take_counted(self, now: float) -> list[audit_pb2.AuditEvent]:
+        """How often each came again since the last telling, and how many were not told apart; none is told twice."""
+        seconds = round(now - self.counted_since)
+        events = [*self._again(seconds), *self._left_out(seconds)]
+        self.counted_since = now
+        self.left_out.clear()
+        return events
+
+    def _again(self, seconds: int) -> Iterator[audit_pb2.AuditEvent]:
         for refusal in self.kinds.values():
-            if refusal.count > 1:
+            if refusal.again:
                 event = audit_pb2.AuditEvent()
                 event.CopyFrom(refusal.event)
                 event.id, event.request_id = new_id(), ""
                 event.time.GetCurrentTime()
-                event.after = _json({"again": refusal.count - 1, "seconds": seconds})
+                event.after = _json({"again": refusal.again, "seconds": seconds})
+                refusal.again = 0
                 yield event
+
+    def _left_out(self, seconds: int) -> Iterator[audit_pb2.AuditEvent]:
         for address, count in self.left_out.items():
             event = audit_pb2.AuditEvent(id=new_id(), action=ACTION, result=_REFUSED, reason=LEFT_OUT, address=address)
             event.time.GetCurrentTime()
@@ -115,7 +127,8 @@ class AuditTrail:
         self._clients = clients
         self._bus = bus
         self._clock = clock
-        self._window = _Window(clock())
+        self._window = _Window(clock(), clock())
+        self._pause = COUNTED
         self._waiting: deque[audit_pb2.AuditEvent] = deque()
         self._wake = asyncio.Event()
         self._said_full = False
@@ -133,7 +146,7 @@ class AuditTrail:
         """Tells for ever; waits while the bus is away."""
         while True:
             try:
-                async with asyncio.timeout(WINDOW / 4):
+                async with asyncio.timeout(COUNTED):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -154,9 +167,14 @@ class AuditTrail:
             await self._publish(refusal.event)
             refusal.is_told = True
         now = self._clock()
-        if all_of_it or now - self._window.begun >= WINDOW:
-            window, self._window = self._window, _Window(now)
-            self._waiting.extend(window.summary(now))
+        is_over = all_of_it or now - self._window.begun >= WINDOW
+        if is_over or now - self._window.counted_since >= self._pause:
+            counted = self._window.take_counted(now)
+            # Each keeps its id until the bus has confirmed it, so that none counts twice there.
+            self._waiting.extend(counted)
+            self._pause = max(COUNTED, len(counted) / EVENTS_A_SECOND)
+            if is_over:
+                self._window = _Window(now, now)
             await self._tell_waiting()
 
     async def close(self) -> None:
@@ -165,7 +183,7 @@ class AuditTrail:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.tell(all_of_it=True)
         except (TimeoutError, Unavailable):
-            left = sum(refusal.count for refusal in self._window.kinds.values()) + len(self._waiting)
+            left = sum(not refusal.is_told for refusal in self._window.kinds.values()) + len(self._waiting)
             if left:
                 _log.error("audit events could not be told: the message bus is away", count=left)
 

@@ -275,9 +275,10 @@ async def test_a_flood_of_refusals_is_bounded_and_its_size_is_told(server: Any, 
     trail = server.running._trail
     await trail.close()
     events = await wait_told(prompts.database, PER_ADDRESS + 1)
-    assert len(events) == PER_ADDRESS + 1
-    assert (events[-1].reason, events[-1].address) == ("MORE_REFUSALS", "127.0.0.1")
-    assert orjson.loads(events[-1].after)["count"] == 25
+    # On a slow machine seconds may pass in between, and what was left out is told in parts.
+    more = events[PER_ADDRESS:]
+    assert {(event.reason, event.address) for event in more} == {("MORE_REFUSALS", "127.0.0.1")}
+    assert sum(orjson.loads(event.after)["count"] for event in more) == 25
 
 
 async def test_what_was_told_when_the_process_died_goes_out_after_a_while(
@@ -325,12 +326,16 @@ def test_the_limit_counts_by_address_and_for_all_together() -> None:
     limit = RefusalLimit(lambda: now[0])
     assert sum(limit.take("a") for _ in range(100)) == PER_ADDRESS
     assert sum(limit.take(f"b{number}") for number in range(5000)) == PER_SERVICE - PER_ADDRESS
-    assert limit.end_window() == {}
-    now[0] = 61.0
-    left_out = limit.end_window()
+    assert limit.take_left_out() == ({}, 0)
+    now[0] = 5.0
+    left_out, seconds = limit.take_left_out()
+    assert seconds == 5
     assert left_out["a"] == 100 - PER_ADDRESS
     assert sum(left_out.values()) == 5100 - PER_SERVICE
     assert len(left_out) <= MAX_COUNTED + 1
+    assert not limit.take("a")
+    now[0] = 61.0
+    assert limit.take_left_out() == ({"a": 1}, 56)
     assert limit.take("a")
 
 

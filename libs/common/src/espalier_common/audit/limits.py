@@ -1,7 +1,7 @@
 """A bound on refusals: an address that is refused a thousand times a minute must not fill the database.
 
-Of each address and minute the first 30 are told one by one, of all addresses together the first 600; then one event
-says how many more there were.
+Of each address and minute the first 30 are told one by one, of all addresses together the first 600; of what is beyond
+one event each few seconds says how many there were, so that a service that is killed loses little of it.
 """
 
 import time
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 WINDOW = 60.0  # seconds
+COUNTED = 5.0  # seconds between two tellings of what was left out
 PER_ADDRESS = 30
 PER_SERVICE = 600
 MAX_COUNTED = 100  # addresses whose left-out refusals are counted apart; the others together, under no address
@@ -19,7 +20,7 @@ class RefusalLimit:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._begun = clock()
+        self._begun = self._counted = clock()
         self._told: Counter[str] = Counter()
         self._left_out: Counter[str] = Counter()
 
@@ -32,12 +33,15 @@ class RefusalLimit:
         self._left_out[address if counted else ""] += 1
         return False
 
-    def end_window(self, *, now: bool = False) -> dict[str, int]:
-        """How many were left out, by address, when the window is over (or is ended `now`); nothing before that."""
-        if not now and self._clock() - self._begun < WINDOW:
-            return {}
-        left_out = dict(self._left_out)
-        self._begun = self._clock()
-        self._told.clear()
+    def take_left_out(self, *, now: bool = False) -> tuple[dict[str, int], float]:
+        """How many were left out, by address, and in how many seconds, where that is due or asked for `now`."""
+        time = self._clock()
+        if time - self._begun >= WINDOW:
+            self._begun = time
+            self._told.clear()
+        elif not now and time - self._counted < COUNTED:
+            return {}, 0.0
+        left_out, seconds = dict(self._left_out), time - self._counted
+        self._counted = time
         self._left_out.clear()
-        return left_out
+        return left_out, seconds

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from espalier.auth.v1 import audit_pb2
 from espalier_common import outbox
-from espalier_common.audit.limits import WINDOW, RefusalLimit
+from espalier_common.audit.limits import COUNTED, RefusalLimit
 from espalier_common.audit.masking import to_json
 from espalier_common.audit.recording import REFUSALS, REFUSED, Recording, running_var, subject_of
 from espalier_common.audit.rule import AuditRule
@@ -66,7 +66,7 @@ class AuditTrail:
         """Writes for ever; waits while the database is away."""
         while True:
             try:
-                async with asyncio.timeout(WINDOW / 4):
+                async with asyncio.timeout(COUNTED):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -108,7 +108,8 @@ class AuditTrail:
         self._wake.set()
 
     def _tell_left_out(self, *, now: bool = False) -> None:
-        for address, count in self._limit.end_window(now=now).items():
+        left_out, seconds = self._limit.take_left_out(now=now)
+        for address, count in left_out.items():
             event = audit_pb2.AuditEvent(
                 id=new_id(),
                 service=self._service,
@@ -116,7 +117,7 @@ class AuditTrail:
                 result=REFUSED,
                 reason=LEFT_OUT,
                 address=address[:100],
-                after=to_json({"count": count, "seconds": WINDOW}),
+                after=to_json({"count": count, "seconds": round(seconds)}),
             )
             event.time.FromDatetime(utc_now())
             self._put(event)
