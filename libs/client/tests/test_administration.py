@@ -1,5 +1,6 @@
 """Users, invitations, sessions and statistics on the command line, against remembered calls."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -54,12 +55,20 @@ STATISTICS = {
     "trained_tokens": {"value": 300},
     "top_users": [{"name": USER["id"], "label": "mia", "amount": 12000}],
 }
+FACTOR = {"enrolled": True, "enrol_time": "2026-11-24T05:00:00Z", "recovery_codes_left": 9, "required": False}
+SECRET = {"secret": "GEZDGNBV", "otpauth_uri": "otpauth://totp/Espalier:mia?secret=GEZDGNBV"}
+CODES = {"recovery_codes": ["abcd-efgh", "ijkl-mnop"]}
+OF_FACTOR = "/api/v1/me/second-factor"
 OF_USER = f"/api/v1/users/{USER['id']}"
 ANSWERS: dict[str, Any] = {
     "/api/v1/users": {"users": [USER], "next_page_token": ""},
     OF_USER: USER,
     f"{OF_USER}:resetPassword": {"url": "https://espalier.example.org/reset#token=x", "expire_time": "2026-12-01"},
     f"{OF_USER}:endSessions": {"ended": 1},
+    f"{OF_USER}:removeSecondFactor": {},
+    f"{OF_FACTOR}:confirm": CODES,
+    f"{OF_FACTOR}:newRecoveryCodes": CODES,
+    f"{OF_FACTOR}:remove": {},
     "/api/v1/groups": {"groups": [GROUP], "next_page_token": ""},
     f"/api/v1/groups/{GROUP['id']}": GROUP,
     "/api/v1/me/sessions": {"sessions": [SESSION]},
@@ -104,6 +113,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         made.append((method, path, body, query))
         if path == "/api/v1/invitations":
             return INVITATION if method == "POST" else {"invitations": [INVITATION], "next_page_token": ""}
+        if path == OF_FACTOR:
+            return SECRET if method == "POST" else FACTOR
         return ANSWERS[path]
 
     monkeypatch.setenv("ESPALIER_SERVER", "http://127.0.0.1:9")
@@ -150,6 +161,8 @@ def test_users_are_narrowed_by_what_they_are(calls: list[Any]) -> None:
         (["groups", "show", "vision"], GROUP),
         (["invitations", "list"], [INVITATION]),
         (["sessions", "list"], [SESSION]),
+        (["second-factor", "show"], FACTOR),
+        (["second-factor", "recovery-codes", "--code", "123456"], CODES),
         (["statistics"], STATISTICS),
     ],
 )
@@ -199,9 +212,26 @@ def test_figures_stand_beside_those_before_and_nothing_measured_is_no_0(
         (["sessions", "end", str(SESSION["id"])], "DELETE", f"/api/v1/me/sessions/{SESSION['id']}"),
         (["sessions", "end-others"], "POST", "/api/v1/me/sessions:endOthers"),
         (["users", "end-sessions", "mia"], "POST", f"{OF_USER}:endSessions"),
+        (["users", "remove-second-factor", "mia"], "POST", f"{OF_USER}:removeSecondFactor"),
+        (["second-factor", "remove", "--code", "123456"], "POST", f"{OF_FACTOR}:remove"),
         (["invitations", "delete", str(INVITATION["id"])], "DELETE", f"/api/v1/invitations/{INVITATION['id']}"),
     ],
 )
 def test_what_is_taken_back_is_told(calls: list[Any], arguments: list[str], method: str, path: str) -> None:
     assert run(arguments) == 0
     assert calls[-1][:2] == (method, path)
+
+
+def test_a_second_factor_is_enrolled_with_the_code_that_the_app_shows(
+    calls: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("123456\n"))
+    assert run(["second-factor", "enrol"]) == 0
+    assert calls[-1][:3] == ("POST", f"{OF_FACTOR}:confirm", {"code": "123456"})
+    told = capsys.readouterr()
+    assert told.out.split() == CODES["recovery_codes"]
+    assert SECRET["otpauth_uri"] in told.err
+
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert run(["second-factor", "remove"]) == 2
+    assert calls[-1][:2] != ("POST", f"{OF_FACTOR}:remove")

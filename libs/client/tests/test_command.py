@@ -45,6 +45,7 @@ class FakePlatform:
         self.access = "access-1"
         self.watches: list[str] = []
         self.last_state = "SUCCEEDED"
+        self.code = ""
 
     def app(self) -> Starlette:
         return Starlette(
@@ -64,6 +65,8 @@ class FakePlatform:
         body = await request.json()
         if body["password"] != "right horse battery":
             return problem(401, "UNAUTHENTICATED", "Username or password is wrong.")
+        if self.code and body.get("code") != self.code:
+            return problem(401, "SECOND_FACTOR_REQUIRED", "This account has a second factor.")
         return self.tokens()
 
     async def refresh(self, request: Request) -> Response:
@@ -176,6 +179,22 @@ def test_a_wrong_password_ends_with_4_and_a_sentence(
     told = capsys.readouterr().err
     assert "Username or password is wrong." in told
     assert "req-1" in told
+
+
+def test_a_second_factor_is_asked_for_where_there_is_one(
+    server: str, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ESPALIER_PASSWORD", "right horse battery")
+    platform.code = "123456"
+    assert run(["login", "-u", "ada"]) == 4
+    assert "has a second factor" in capsys.readouterr().err
+    assert run(["login", "-u", "ada", "--code", "123456"]) == 0
+
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.prompt", lambda question, **_: asked.append(question) or "123456")
+    assert run(["login", "-u", "ada"]) == 0
+    assert asked == ["Code of your second factor"]
 
 
 def test_who_is_signed_in_as_json(signed_in: str, capsys: pytest.CaptureFixture[str]) -> None:

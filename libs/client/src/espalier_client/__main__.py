@@ -25,6 +25,7 @@ from espalier_client.commands import (
     quotas,
     roles,
     runs,
+    second_factor,
     sessions,
     settings,
     sign_in,
@@ -57,6 +58,7 @@ def build() -> typer.Typer:
         (platform.up, machine),
         (platform.down, machine),
         (platform.status, machine),
+        (platform.remove_second_factor, machine),
         (demo.demo, machine),
         (sign_in.login, people),
         (sign_in.logout, people),
@@ -70,6 +72,7 @@ def build() -> typer.Typer:
     for name, group in {"datasets": datasets, "runs": runs, "models": models}.items():
         app.add_typer(group.app, name=name, rich_help_panel=work)
     administration = {
+        "second-factor": second_factor,
         "sessions": sessions,
         "api-keys": api_keys,
         "users": users,

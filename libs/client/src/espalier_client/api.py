@@ -62,9 +62,12 @@ class Api:
         """A second connection as the same user, for another thread."""
         return Api(self.server, store=self._store, token=self._fixed_token)
 
-    def login(self, username: str, password: str) -> Json:
-        """Signs in and keeps the tokens. Gives the answer, which says whether the password should be changed."""
-        body = {"username": username, "password": password}
+    def login(self, username: str, password: str, *, code: str = "") -> Json:
+        """Signs in, with a code where there is a second factor, and keeps the tokens.
+
+        Gives the answer, which says whether the password should be changed.
+        """
+        body = {"username": username, "password": password, **({"code": code} if code else {})}
         answer = self._json(self._send("POST", "/api/v1/auth/login", body=body, authorized=False))
         with self._store.locked():
             self._keep(answer, username)
@@ -80,6 +83,10 @@ class Api:
             self._json(self._send("POST", "/api/v1/auth/logout", body=body, authorized=False))
             self._store.remove(self.server)
         return True
+
+    def renew(self) -> None:
+        """Takes the next pair of tokens now, for what the session may do from now on."""
+        self._renew()
 
     def call(self, method: str, path: str, body: Json = None, *, query: Mapping[str, Any] | None = None) -> Json:
         """One call. Raises the ClientError that the answer tells of."""

@@ -40,7 +40,7 @@ from espalier_auth.sessions.service import read_revocations
 from espalier_auth.settings import AuthSettings
 from espalier_auth.sign_in.rpc import AuthRpc
 from espalier_auth.sign_in.rpc import servicers as sign_in_servicers
-from espalier_auth.start import prepare, rotate_master_key
+from espalier_auth.start import prepare, remove_second_factor, rotate_master_key
 from espalier_auth.throttle.devices import DeviceTokens
 from espalier_auth.throttle.gate import PasswordGate
 from espalier_auth.throttle.service import Throttle
@@ -60,6 +60,8 @@ from espalier_common.rpc.server import Service
 
 ROTATE_KEYS = "rotate-keys"
 ROTATE_MASTER_KEY = "rotate-master-key"
+REMOVE_SECOND_FACTOR = "remove-second-factor"
+COMMANDS = (ROTATE_KEYS, ROTATE_MASTER_KEY, REMOVE_SECOND_FACTOR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,7 @@ def build(settings: AuthSettings) -> Service:
         commands={
             ROTATE_KEYS: partial(keys.rotate, even_if_young=True),
             ROTATE_MASTER_KEY: partial(rotate_master_key, keys, parts.second_factors.reseal),
+            REMOVE_SECOND_FACTOR: partial(remove_second_factor, database, parts.second_factors),
         },
     )
 

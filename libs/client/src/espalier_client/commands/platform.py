@@ -54,6 +54,18 @@ def status(output: Output = OutputFormat.TABLE) -> None:
         raise PlatformError(f"Not running: {', '.join(dead)}. `espalier up` starts them again.")
 
 
+def remove_second_factor(
+    username: Annotated[str, typer.Argument(metavar="USER", help="Name of the user.")],
+) -> None:
+    """Let a user of this machine's platform in with his password alone: for an administrator whom no other can help."""
+    from espalier_client.local import platform
+    from espalier_client.local.layout import default_layout
+
+    words = ["remove-second-factor", username]
+    platform.run_command(default_layout(), "auth", words, environment=os.environ)
+    note(f"The second factor of {username} is removed, and all his sessions are ended.")
+
+
 def start(more: Mapping[str, str] | None = None) -> "Started":
     """Starts the platform of this machine, telling what happens; `more` goes over the environment."""
     from espalier_client.local import platform

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from espalier_client.errors import UsageError
+from espalier_client.api import Api
+from espalier_client.errors import Unauthenticated, UsageError
 from espalier_client.output import Output, OutputFormat, emit, note, table_of
 from espalier_client.session import Server, open_api
 
@@ -19,13 +20,18 @@ PasswordFile = Annotated[
 def login(
     username: Annotated[str, typer.Option("--username", "-u", envvar="ESPALIER_USERNAME", help="Who signs in.")] = "",
     password_file: PasswordFile = None,
+    code: Annotated[
+        str, typer.Option("--code", envvar="ESPALIER_CODE", help="Code of the second factor, or a recovery code.")
+    ] = "",
     server: Server = "",
 ) -> None:
     """Sign in. The password is asked for, or comes from --password-file or ESPALIER_PASSWORD."""
     with open_api(server) as api:
         name = username or _ask("Username")
-        answer = api.login(name, read_password(password_file, "Password"))
+        answer = _sign_in(api, name, read_password(password_file, "Password"), code=code)
         note(f"Signed in at {api.server} as {name}.")
+        if answer.get("second_factor_enrolment_required"):
+            note("This platform asks for a second factor before anything else: run `espalier second-factor enrol`.")
         if answer.get("password_change_required"):
             note("This password was made for you: change it with `espalier password`.")
 
@@ -54,8 +60,25 @@ def password(
         current = read_password(password_file, "Current password")
         new = read_password(new_password_file, "New password", variable="ESPALIER_NEW_PASSWORD", confirm=True)
         api.post("/api/v1/me/password", {"current_password": current, "new_password": new})
-        api.login(username, new)
+        _sign_in(api, username, new)
         note("The password is changed.")
+
+
+def read_code(question: str = "Code of your second factor") -> str:
+    """A code that is typed, or the next line of standard input."""
+    code = str(typer.prompt(question, err=True)) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if not code:
+        raise UsageError(f"{question}: nobody is here to type it; write it into standard input.")
+    return code
+
+
+def _sign_in(api: Api, username: str, word: str, *, code: str = "") -> Any:
+    try:
+        return api.login(username, word, code=code)
+    except Unauthenticated as error:
+        if error.reason != "SECOND_FACTOR_REQUIRED" or not sys.stdin.isatty():
+            raise
+    return api.login(username, word, code=read_code())
 
 
 def read_password(

@@ -1,4 +1,4 @@
-"""Users: create, list, show, update, disable, enable, reset-password, end-sessions, explain."""
+"""Users: create, list, show, update, disable, enable, reset-password, remove-second-factor, end-sessions, explain."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,6 +108,14 @@ def reset_password(user: Who, output: Output = OutputFormat.TABLE, server: Serve
     note(f"Hand it over by a safe way; it works until {made['expire_time']}.")
 
 
+@app.command("remove-second-factor")
+def remove_second_factor(user: Who, server: Server = "") -> None:
+    """Remove the second factor of a user who lost it, and end his sessions; his password alone signs in then."""
+    with open_api(server) as api:
+        api.post(f"{PATH}/{user_id(api, user)}:removeSecondFactor", {})
+    note(f"The second factor of {user} is removed, and his sessions are ended.")
+
+
 @app.command("end-sessions")
 def end_sessions(user: Who, server: Server = "") -> None:
     """End all sessions of a user, who may sign in again."""
@@ -145,6 +153,7 @@ def _details(user: dict[str, Any], groups: dict[str, str]) -> Any:
         ("roles", ", ".join(user["roles"])),
         ("groups", ", ".join(groups.get(each, each) for each in user["group_ids"])),
         ("signs in", f"at {user['identity_provider']}" if user["identity_provider"] else "with a password"),
+        ("second factor", "yes" if user.get("second_factor_enrolled") else "no"),
         ("state", "disabled" if user["disabled"] else "enabled"),
         ("created", moment(user.get("create_time"))),
         ("last login", moment(user.get("last_login_time")) or "never"),

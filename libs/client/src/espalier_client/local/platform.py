@@ -7,9 +7,10 @@ import fcntl
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,6 +115,28 @@ def down(layout: Layout, *, keep_runs: bool, report: Report) -> Stopped:
 def status(layout: Layout) -> list[ProcessStatus]:
     """Every process as it is now, in the order of the start."""
     return [_status_of(layout, name) for name in table.NAMES]
+
+
+def run_command(layout: Layout, name: str, words: Sequence[str], *, environment: Mapping[str, str]) -> None:
+    """Runs a command of a service in place of serving, such as `python -m espalier_auth rotate-keys`, as `up` would
+    run the service. Raises PlatformError with what it says when it fails, and when no platform is here.
+    """
+    if not layout.secrets_file.exists():
+        raise PlatformError(f"There is no platform below {layout.home}: ESPALIER_HOME names its folder.")
+    told, postgres, _ = _prepare(layout, environment)
+    if not postgres.is_running():
+        raise PlatformError("The platform does not run; `espalier up` starts it.")
+    service = next(each for each in table.SERVICES if each.name == name)
+    operator = table.defaults(told.ports) | table.operator_settings(environment)
+    settings = table.meant_for(service, operator) | table.settings_of(service, told)
+    done = subprocess.run(
+        [sys.executable, "-m", service.module, *words],
+        env={**table.inherited(environment), **settings}, cwd=layout.home, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise PlatformError(
+            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{name} ended without a word."
+        )
 
 
 def _status_of(layout: Layout, name: str) -> ProcessStatus:

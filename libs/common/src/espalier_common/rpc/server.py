@@ -63,7 +63,8 @@ class Service:
     `on_start` are plain functions run once, after the migrations and before the server listens.
     `threads` bounds the plain handlers that run at the same time. `on_drain` runs before calls get their time to end,
     for work that would not end by itself; `on_stop` runs after the last call.
-    `commands` are what the process can do instead of serving, such as `python -m espalier_auth rotate-keys`.
+    `commands` are what the process can do instead of serving, such as `python -m espalier_auth rotate-keys`; they take
+    the words behind their name.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Service:
     on_start: Sequence[Callable[[], None]] = ()
     on_drain: Sequence[Background] = ()
     on_stop: Sequence[Background] = ()
-    commands: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    commands: Mapping[str, Callable[..., None]] = field(default_factory=dict)
     threads: int = 8
 
 
@@ -89,7 +90,9 @@ def run(
     """The `main` of a service: `python -m espalier_<name> [serve|migrate|<one of its own>]`. Ends the process."""
     parser = argparse.ArgumentParser(prog=f"python -m {_package_run()}")
     parser.add_argument("command", nargs="?", choices=["serve", "migrate", *commands], default="serve")
-    command: str = parser.parse_args().command
+    parser.add_argument("words", nargs="*", help="what the command is about")
+    given = parser.parse_args()
+    command: str = given.command
     try:
         service = build(read_settings(settings_type))
         configure_logging(service.name, service.settings.log_level)
@@ -99,11 +102,19 @@ def run(
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(serve(service))
         if command in service.commands:
-            service.commands[command]()
+            _check_words(service.commands[command], command, given.words)
+            service.commands[command](*given.words)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(EXIT_CONFIG)
     sys.exit(0)
+
+
+def _check_words(work: Callable[..., None], command: str, words: Sequence[str]) -> None:
+    try:
+        inspect.signature(work).bind(*words)
+    except TypeError as error:
+        raise SettingsError(f"The words behind {command} are too few or too many: {error}.") from None
 
 
 async def serve(service: Service) -> None:

@@ -155,7 +155,7 @@ class SecondFactors:
         self._remove(session, user)
         end_all_sessions(session, user.id, reason="SECOND_FACTOR_REMOVED")
 
-    def remove_by_operator(self, session: Session, username: str) -> None:
+    def remove_by_operator(self, session: Session, username: str) -> User:
         """Removes the factor of whom nobody else can help. Raises SettingsError when there is nothing to remove."""
         found = users_repository.find_user_by_username(session, username.lower())
         user = users_repository.lock_user(session, found.id) if found else None
@@ -165,6 +165,7 @@ class SecondFactors:
             raise SettingsError(f"The user {username!r} has no second factor.")
         self._remove(session, user)
         end_all_sessions(session, user.id, reason="SECOND_FACTOR_REMOVED")
+        return user
 
     def use(self, session: Session, user_id: str, typed: str) -> None:
         """Uses a code up, of the authenticator or for recovery, of a user whom the caller has locked.
