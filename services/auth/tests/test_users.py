@@ -127,6 +127,21 @@ async def test_a_change_that_would_undo_anothers_is_refused(auth: Any) -> None:
     assert list(again.roles) == ["trainer"]
 
 
+async def test_nobody_undoes_of_himself_what_another_changed(auth: Any) -> None:
+    seen = await auth.create_user("mia", roles=["viewer"])
+    own = auth.users((await auth.login("mia", "a quiet green lamp")).access_token)
+    changed = await _update(auth, resources_pb2.User(id=seen.id, display_name="Mia B."), "display_name")
+
+    def own_change(etag: str) -> service_pb2.UpdateMeRequest:
+        request = service_pb2.UpdateMeRequest(user=resources_pb2.User(display_name="Mia", etag=etag))
+        request.update_mask.paths.append("display_name")
+        return request
+
+    error = await _refusal(own.UpdateMe(own_change(seen.etag)))
+    assert (error.code, error.reason) == ("ABORTED", "CHANGED_MEANWHILE")
+    assert (await own.UpdateMe(own_change(changed.etag))).display_name == "Mia"
+
+
 async def test_only_the_fields_of_the_mask_change(auth: Any) -> None:
     user = await auth.create_user("mia", roles=["viewer"])
     changed = resources_pb2.User(id=user.id, display_name="Mia B.", roles=["trainer"], disabled=True)

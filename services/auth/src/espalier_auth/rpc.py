@@ -273,6 +273,7 @@ def _read_own_changes(request: service_pb2.UpdateMeRequest) -> OwnChanges:
     return OwnChanges(
         display_name=user.display_name.strip() if "display_name" in paths else None,
         email=user.email.strip().lower() if "email" in paths else None,
+        etag=user.etag,
     )
 
 

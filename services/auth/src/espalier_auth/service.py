@@ -198,6 +198,8 @@ class OwnChanges:
 
     display_name: str | None = None
     email: str | None = None
+    # As in UserChanges.
+    etag: str = ""
 
 
 class Users:
@@ -292,10 +294,14 @@ class Users:
         return end_all_sessions(session, user.id, reason="ENDED_BY_ADMIN")
 
     def update_self(self, session: Session, caller: Principal, changes: OwnChanges) -> User:
-        """Changes what is one's own to change. Raises UserNotFound; SignInAgain for the address in an old session."""
+        """Changes what is one's own to change.
+
+        Raises UserNotFound, ChangedMeanwhile; SignInAgain for the address in an old session.
+        """
         user = repository.lock_user(session, caller.subject)
         if user is None:
             raise UserNotFound(caller.subject)
+        require_unchanged(changes.etag, user_etag(user), what="your account")
         if changes.email is not None and changes.email != user.email:
             require_recent_sign_in(session, caller, "to change your e-mail address")
             # Not compared with those of others: everybody could ask so who is here, and keep an address from its owner.

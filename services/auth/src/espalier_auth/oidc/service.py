@@ -32,6 +32,7 @@ from espalier_auth.oidc.models import ExternalIdentity
 from espalier_auth.oidc.providers import ProviderSettings
 from espalier_auth.roles import ADMIN
 from espalier_auth.service import NewUser, Publish, Users
+from espalier_auth.sessions.repository import revoke_tokens_before
 from espalier_common.db import utc_now
 from espalier_common.telemetry import get_logger
 
@@ -158,6 +159,8 @@ class SingleSignOn:
         identity.granted_roles = sorted(given - by_hand)
         session.flush()
         if user.roles != before:
+            # His other sessions too, and his keys: what the provider took away is gone everywhere within seconds.
+            revoke_tokens_before(session, user.id, utc_now())
             self._publish(session, UserChanged(user, changed_by=""))
 
 
