@@ -3,18 +3,16 @@
 from datetime import timedelta
 from typing import Any
 
-import grpc.aio
-import pytest
 from sqlalchemy import select, update
 
 from espalier.auth.v1 import second_factor_pb2 as pb
-from espalier.auth.v1 import service_pb2
 from espalier_auth.models import LoginSession
 from espalier_auth.second_factor.codes import hash_of
 from espalier_auth.second_factor.models import RecoveryCode, SecondFactor
 from espalier_auth.service import RECENT_SIGN_IN
 from espalier_common.db import utc_now
-from espalier_common.rpc.status import from_rpc_error
+
+from .answers import refresh, refusal
 
 
 async def test_a_user_enrols_and_signs_in_with_a_code_from_then_on(auth: Any, owner_at: Any) -> None:
@@ -114,17 +112,6 @@ async def test_removal_and_new_recovery_codes_take_a_recent_sign_in_and_a_code(a
     )
     with auth.database.transaction() as session:
         assert session.scalars(select(RecoveryCode)).all() == session.scalars(select(SecondFactor)).all() == []
-
-
-async def refusal(call: Any) -> tuple[str, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await call
-    error = from_rpc_error(refused.value)
-    return error.code, error.reason
-
-
-async def refresh(auth: Any, token: str) -> Any:
-    return await auth.sign_in().Refresh(service_pb2.RefreshRequest(refresh_token=token))
 
 
 def let_pass(auth: Any) -> None:

@@ -19,7 +19,7 @@ from espalier.auth.v1 import (
 )
 from espalier_auth.models import User
 
-from .test_enrolment import refresh, refusal
+from .answers import refresh, refusal
 
 NEW_PASSWORD = "a loud purple lamp"
 
