@@ -65,11 +65,14 @@ class ModelServer:
     requests: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
     left: int = 0
+    ids: list[str] = field(default_factory=list)
+    used: dict[str, Any] = field(default_factory=dict)
     base_url: str = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
+        self.ids.append(request.headers["X-Request-Id"])
         if self.status != 200:
             return web.json_response(self.refusal, status=self.status)
         self.running += 1
@@ -87,12 +90,18 @@ class ModelServer:
             self.running -= 1
         return response
 
+    async def usage(self, request: web.Request) -> web.Response:
+        """What ours tells of a request that was cut; nothing where the test says nothing."""
+        used = self.used.get(request.match_info["id"])
+        return web.json_response(used, status=200 if used else 404)
+
 
 @pytest.fixture
 async def model_server() -> AsyncIterator[ModelServer]:
     server = ModelServer()
     application = web.Application(client_max_size=64 << 20)
     application.router.add_post("/v1/chat/completions", server.handle)
+    application.router.add_get("/v1/usage/{id}", server.usage)
     runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -207,7 +216,9 @@ async def new_chat(rpc_server: Any, database: Database, registry: RegistryPeer) 
         limits = Limits()
         parts = join(read, database, limits=limits, deployments=deployments, paginator=Paginator("secret"))
         drains = [parts.answers.drain, parts.completions.drain]
-        server = await rpc_server(parts.servicers, background=[parts.answers.run], on_drain=drains)
+        server = await rpc_server(
+            parts.servicers, background=[parts.answers.run, parts.completions.run], on_drain=drains
+        )
         closers.extend([parts.upstream.close, deployments.close])
         return Chat(server, parts.answers, parts.completions, database, registry, limits)
 

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from espalier.chat.v1 import events_pb2
 from espalier.chat.v1 import service_pb2 as pb
 from espalier_chat import answers as answers_module
-from espalier_chat.models import Message
+from espalier_chat.models import Message, Progress
 from espalier_common.db import new_id, utc_now
 from espalier_common.errors import ResourceExhausted
 from espalier_common.rpc.status import from_rpc_error
@@ -258,7 +258,9 @@ async def test_saving_late_never_overwrites_the_end(chat: Any, slowly: Slowly) -
     slowly.go_on.set()
     session_id = await chat.session()
     message = await chat.ask(session_id)
-    chat.answers._save_progress([message.id], {message.id: "old"})
+    chat.answers._save_progress(
+        [message.id], [Progress(message_id=message.id, text="old", prompt_tokens=1, completion_tokens=1)]
+    )
     assert (await chat.messages(session_id))[-1] == message
 
 
@@ -287,6 +289,8 @@ async def test_what_a_dead_process_left_is_interrupted_at_the_next_start(
     fresh.answers.cut_orphans(timedelta(0))
     message = (await fresh.messages(session_id))[-1]
     assert (message.state, message.text) == (pb.MESSAGE_STATE_INTERRUPTED, "Once upon ")
+    assert message.prompt_tokens > 0
+    assert message.completion_tokens > 0
     deltas = [delta async for delta in fresh.resume(session_id, message_id, int(offset))]
     assert [delta.message.id for delta in deltas] == [message_id]
     slowly.go_on.set()

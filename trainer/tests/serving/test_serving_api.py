@@ -182,3 +182,19 @@ def test_answers_wait_for_each_other(client: httpx.Client, server: Any) -> None:
             next(pieces)
             first.close()
             assert second.read().count(b"data: ") >= 3
+
+
+def test_who_leaves_learns_what_the_answer_took(client: httpx.Client) -> None:
+    whole = ask(client, max_tokens=30).json()["usage"]
+    body = {"model": "tiny", "messages": MESSAGES, "temperature": 0, "max_tokens": 90_000, "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body, headers={"X-Request-Id": "left-1"}) as answer:
+        pieces = answer.iter_text()
+        seen = "".join(next(pieces) for _ in range(3))
+    deadline = time.monotonic() + 120
+    while (asked := client.get("/v1/usage/left-1")).status_code == 409:
+        assert time.monotonic() < deadline, "the answer goes on"
+    used = asked.json()
+    assert used["prompt_tokens"] == whole["prompt_tokens"]
+    assert seen.count("data: ") - 1 <= used["completion_tokens"] < 90_000
+    assert client.get("/v1/usage/left-1").json() == used
+    assert client.get("/v1/usage/nobody").status_code == 404

@@ -7,12 +7,12 @@ one that is slow gets bigger pieces and slows itself alone.
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from espalier_chat.chunks import Piece
 from espalier_chat.errors import UpstreamError
-from espalier_chat.models import Message, MessageState, Outcome
+from espalier_chat.models import Message, MessageState, Outcome, Progress
 from espalier_chat.service import tokens_used
 
 MAX_PIECE_CHARACTERS = 1 << 18  # at four bytes each a MiB, well below what one gRPC message may carry
@@ -128,17 +128,36 @@ class Answer:
         """A conversation of this length goes to the model server."""
         self._asked_characters = characters
 
+    @property
+    def lacks_use(self) -> bool:
+        """Whether the model server has not told what the answer used."""
+        return self._last.prompt_tokens is None or self._last.completion_tokens is None
+
+    def learn_use(self, used: tuple[int, int]) -> None:
+        """The model server told later: tokens of prompt and answer."""
+        self._last = replace(self._last, prompt_tokens=used[0], completion_tokens=used[1])
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        used = self._used()
+        return Progress(
+            message_id=self.message_id, text=self.text.whole(), prompt_tokens=used[0], completion_tokens=used[1]
+        )
+
+    def _used(self) -> tuple[int, int]:
+        if not self._pieces:
+            return self._last.prompt_tokens or 0, self._last.completion_tokens or 0
+        return tokens_used(
+            self._last.prompt_tokens,
+            self._last.completion_tokens,
+            characters=self._asked_characters,
+            pieces=self._pieces,
+        )
+
     def outcome(self, state: MessageState, error: str = "") -> Outcome:
         """What is to be kept, ended in this state now."""
         now = self._loop.time()
-        used = (self._last.prompt_tokens or 0, self._last.completion_tokens or 0)
-        if self._pieces:
-            used = tokens_used(
-                self._last.prompt_tokens,
-                self._last.completion_tokens,
-                characters=self._asked_characters,
-                pieces=self._pieces,
-            )
+        used = self._used()
         return Outcome(
             state=state,
             text=self.text.whole(),

@@ -10,7 +10,7 @@ from espalier_chat.answer import MAX_PIECE_CHARACTERS, Answer, Delta, Reader, St
 from espalier_chat.chunks import Piece
 from espalier_chat.errors import ChatStopping, UpstreamError
 from espalier_chat.keeping import until_stored
-from espalier_chat.models import Message, MessageState, Outcome
+from espalier_chat.models import Message, MessageState, Outcome, Progress
 from espalier_chat.service import Conversations, Endpoint, Request, Turn
 from espalier_chat.settings import ChatSettings
 from espalier_common.db import Database
@@ -29,8 +29,11 @@ _log = get_logger(__name__)
 class Upstream(Protocol):
     """What answers are made with."""
 
-    async def relay(self, endpoint: Endpoint, request: Mapping[str, Any], take: "Take") -> None:
+    async def relay(self, endpoint: Endpoint, request: Mapping[str, Any], take: "Take", *, request_id: str) -> None:
         """Hands the pieces of a chat completion over as they come. Raises UpstreamError."""
+
+    async def used(self, base_url: str, request_id: str) -> tuple[int, int] | None:
+        """Tokens of prompt and answer of a request that was cut; None where the model server does not know."""
 
 
 class Take(Protocol):
@@ -154,10 +157,12 @@ class Answers:
             **turn.parameters,
         }
         answer.asked(sum(len(each["content"]) for each in turn.conversation))
-        relay = asyncio.create_task(self._upstream.relay(endpoint, request, answer.take))
+        relay = asyncio.create_task(self._upstream.relay(endpoint, request, answer.take, request_id=answer.message_id))
         # Only the relay is ever cancelled: this task lives on to keep what is there.
         answer.on_stop(relay.cancel)
         await asyncio.wait({relay})
+        if answer.lacks_use and (used := await self._upstream.used(endpoint.base_url, answer.message_id)):
+            answer.learn_use(used)
         await self._keep(answer, _outcome(answer, relay))
 
     async def _keep(self, answer: Answer, outcome: Outcome) -> None:
@@ -179,10 +184,10 @@ class Answers:
         if not answers:
             return
         grown = [answer for answer in answers if len(answer.text) > answer.saved_length]
-        texts = {answer.message_id: answer.text.whole() for answer in grown}
-        asked_to_stop = await asyncio.to_thread(self._save_progress, [each.message_id for each in answers], texts)
-        for answer in grown:
-            answer.saved_length = len(texts[answer.message_id])
+        progress = [answer.progress() for answer in grown]
+        asked_to_stop = await asyncio.to_thread(self._save_progress, [each.message_id for each in answers], progress)
+        for answer, saved in zip(grown, progress, strict=True):
+            answer.saved_length = len(saved.text)
         for message_id in asked_to_stop:
             if (found := self.find(message_id)) is not None:
                 found.stop(StopCause.ASKED)
@@ -197,9 +202,9 @@ class Answers:
         with self._database.transaction() as session:
             return self._conversations.begin_answer(session, principal, request, model=model)
 
-    def _save_progress(self, alive: Sequence[str], texts: Mapping[str, str]) -> Sequence[str]:
+    def _save_progress(self, alive: Sequence[str], progress: Sequence[Progress]) -> Sequence[str]:
         with self._database.transaction() as session:
-            return self._conversations.save_progress(session, alive=alive, texts=texts)
+            return self._conversations.save_progress(session, alive=alive, progress=progress)
 
     def _end(self, message_id: str, outcome: Outcome) -> Message:
         with self._database.transaction() as session:

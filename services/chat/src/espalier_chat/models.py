@@ -68,6 +68,16 @@ def _stored(kind: type[StrEnum]) -> Enum:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an answer is; tokens as far as they are known or can be estimated."""
+
+    message_id: str
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How an answer ended, and what it was until then."""
 
@@ -137,6 +147,25 @@ class Message(Base):
     def cut(self, error: str) -> None:
         """Ends the answer where it is: whoever generated it is gone."""
         self.state, self.error = MessageState.INTERRUPTED, error
+
+
+class RunningCompletion(Base):
+    """A completion over the OpenAI API that is being relayed, and what it has used so far at least.
+
+    Whoever relays it writes it down each second and forgets it at its end; one that is left over was cut by a crash.
+    """
+
+    __tablename__ = "running_completions"
+    __table_args__ = (Index(None, "touched_at"),)
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    deployment_id: Mapped[str]
+    owner_id: Mapped[str]
+    model: Mapped[str]
+    base_url: Mapped[str]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    touched_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
 """Every select on sessions and messages. What a caller asks for is narrowed to its own, whatever its scope."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from espalier_chat.models import ChatSession, Message, MessageState
+from espalier_chat.models import ChatSession, Message, MessageState, Progress, RunningCompletion
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
 from espalier_common.visibility import private
@@ -90,15 +91,23 @@ def touch(session: Session, message_ids: Iterable[str], *, now: datetime) -> Seq
     return [message_id for message_id, stop_requested in session.execute(statement) if stop_requested]
 
 
-def save_texts(session: Session, texts: Mapping[str, str]) -> None:
+def save_progress(session: Session, progress: Iterable[Progress]) -> None:
     """Stores how far the answers are; one that has ended meanwhile keeps its final text."""
     table = Message.__table__
     statement = (
         update(table)  # type: ignore[arg-type]
-        .where(table.c.id == bindparam("message_id"), table.c.state == MessageState.STREAMING)
-        .values(text=bindparam("so_far"))
+        .where(table.c.id == bindparam("message"), table.c.state == MessageState.STREAMING)
+        .values(text=bindparam("so_far"), prompt_tokens=bindparam("asked"), completion_tokens=bindparam("answered"))
     )
-    rows = [{"message_id": message_id, "so_far": text} for message_id, text in texts.items()]
+    rows = [
+        {
+            "message": each.message_id,
+            "so_far": each.text,
+            "asked": each.prompt_tokens,
+            "answered": each.completion_tokens,
+        }
+        for each in progress
+    ]
     session.connection().execute(statement, rows)
 
 
@@ -112,3 +121,24 @@ def lock_orphans(session: Session, *, untouched_since: datetime, limit: int) -> 
         .with_for_update(skip_locked=True, of=Message)
     )
     return [(message, owner) for message, owner in found]
+
+
+def save_completions(session: Session, running: Sequence[RunningCompletion]) -> None:
+    """Stores what completions have used so far, and that they are being relayed now."""
+    columns = [column.key for column in RunningCompletion.__table__.columns]
+    rows = [{name: getattr(each, name) for name in columns} for each in running]
+    statement = insert(RunningCompletion)
+    changed = {name: statement.excluded[name] for name in ("prompt_tokens", "completion_tokens", "touched_at")}
+    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
+
+
+def silent_completions(session: Session, *, untouched_since: datetime, limit: int) -> Sequence[RunningCompletion]:
+    """Those that nobody relays any more."""
+    found = select(RunningCompletion).where(RunningCompletion.touched_at <= untouched_since)
+    return session.scalars(found.limit(limit)).all()
+
+
+def forget_completions(session: Session, ids: Iterable[str]) -> int:
+    """They are over; how many of them were written down."""
+    gone = delete(RunningCompletion).where(RunningCompletion.id.in_(list(ids)))
+    return len(session.scalars(gone.returning(RunningCompletion.id)).all())

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from espalier_chat import repository
 from espalier_chat.errors import AnswerInProgress, MessageNotFound, SessionNotFound, TurnRepeated
-from espalier_chat.models import AnswerEnded, ChatSession, Message, MessageState, Outcome, Role
+from espalier_chat.models import AnswerEnded, ChatSession, Message, MessageState, Outcome, Progress, Role
 from espalier_common.db import new_id, utc_now
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
@@ -162,11 +162,11 @@ class Conversations:
             parameters=found.parameters,
         )
 
-    def save_progress(self, session: Session, *, alive: Sequence[str], texts: Mapping[str, str]) -> Sequence[str]:
+    def save_progress(self, session: Session, *, alive: Sequence[str], progress: Sequence[Progress]) -> Sequence[str]:
         """Keeps how far the answers of this process are; gives those that are asked to stop."""
         asked_to_stop = repository.touch(session, alive, now=utc_now())
-        if texts:
-            repository.save_texts(session, texts)
+        if progress:
+            repository.save_progress(session, progress)
         return asked_to_stop
 
     def end_answer(self, session: Session, message_id: str, outcome: Outcome) -> Message:
@@ -188,7 +188,7 @@ class Conversations:
         return message
 
     def cut_orphans(self, session: Session, *, silent_for: timedelta) -> int:
-        """Ends answers that no process has touched for so long; gives how many. Their text is kept."""
+        """Ends answers that no process has touched for so long; gives how many. What is stored of them is kept."""
         now = utc_now()
         orphans = repository.lock_orphans(session, untouched_since=now - silent_for, limit=ORPHANS_AT_ONCE)
         for message, found in orphans:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from espalier_chat.asking import Asked
-from espalier_chat.chunks import DONE, MAX_LINE_BYTES, Piece, data_of, nonsense, parse_piece
+from espalier_chat.chunks import DONE, MAX_LINE_BYTES, Piece, data_of, nonsense, parse_piece, tokens_of
 from espalier_chat.errors import UpstreamError
 from espalier_chat.passage import Passage
 from espalier_chat.pipe import Pipe
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_REFUSAL_BYTES = 64 << 10
 CONNECT_SECONDS = 10.0
+USED_SECONDS = 4.0  # less than what there is for the end of all answers when this process is told to stop
 LARGE_CHARACTERS = 128 << 10  # writing more takes long enough to be noticed by other calls
 EVENTS, JSON = "text/event-stream", "application/json"
 
@@ -35,20 +36,22 @@ class ModelServers:
         self._max_bytes = settings.chat_max_answer_bytes
         self._session: aiohttp.ClientSession | None = None
 
-    async def relay(self, endpoint: Endpoint, request: Mapping[str, Any], take: Callable[[Piece], None]) -> None:
+    async def relay(
+        self, endpoint: Endpoint, request: Mapping[str, Any], take: Callable[[Piece], None], *, request_id: str
+    ) -> None:
         """Asks for a streamed chat completion and hands each piece over as it comes; returns at its end.
 
         Raises UpstreamError. Cancelling closes the connection, which makes the model server stop.
         """
         async with (
             _patience(self._idle_seconds) as patience,
-            self._ask(endpoint, orjson.dumps(request), accept=EVENTS) as response,
+            self._ask(endpoint, orjson.dumps(request), accept=EVENTS, request_id=request_id) as response,
         ):
             if response.status != 200:
                 raise refusal_in_session(response.status, await _start_of_body(response))
             await self._read_pieces(response, take, patience)
 
-    async def pass_on(self, endpoint: Endpoint, asked: Asked, passage: Passage, pipe: Pipe) -> None:
+    async def pass_on(self, endpoint: Endpoint, asked: Asked, passage: Passage, pipe: Pipe, *, request_id: str) -> None:
         """Asks as the caller did and puts the bytes of the answer into the pipe as they come; returns at its end.
 
         Raises UpstreamError, CompletionRefused, ModelBusy. Cancelling closes the connection, as for `relay`.
@@ -57,7 +60,10 @@ class ModelServers:
         is_large = asked.characters > LARGE_CHARACTERS
         body = await asyncio.to_thread(asked.body_for, endpoint.model) if is_large else asked.body_for(endpoint.model)
         passage.is_asked = True
-        async with _patience(seconds) as patience, self._ask(endpoint, body, accept=accept) as response:
+        async with (
+            _patience(seconds) as patience,
+            self._ask(endpoint, body, accept=accept, request_id=request_id) as response,
+        ):
             if response.status != 200:
                 passage.is_asked = False
                 refusal = await _start_of_body(response)
@@ -68,6 +74,25 @@ class ModelServers:
                 answer = await self._whole(response)
                 passage.read_whole(answer)
                 await pipe.put(answer)
+
+    async def used(self, base_url: str, request_id: str) -> tuple[int, int] | None:
+        """Tokens of prompt and answer of a request that was cut: our own model server remembers them for a while.
+
+        None where nobody can tell; any other model server knows no such address.
+        """
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=USED_SECONDS)
+        try:
+            async with self._open().get(
+                f"{base_url}/usage/{request_id}", timeout=timeout, allow_redirects=False
+            ) as response:
+                if response.status != 200:
+                    return None
+                told = tokens_of({"usage": orjson.loads(await _start_of_body(response))})
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, UpstreamError):
+            return None
+        return None if told[0] is None or told[1] is None else (told[0], told[1])
 
     async def close(self) -> None:
         """Closes the pooled connections."""
@@ -124,13 +149,13 @@ class ModelServers:
         patience.reschedule(asyncio.get_running_loop().time() + self._idle_seconds)
 
     def _ask(
-        self, endpoint: Endpoint, body: bytes, *, accept: str
+        self, endpoint: Endpoint, body: bytes, *, accept: str, request_id: str
     ) -> "AbstractAsyncContextManager[aiohttp.ClientResponse]":
         # In blocks: a long conversation must not be written in one go on the event loop.
         return self._open().post(
             f"{endpoint.base_url}/chat/completions",
             data=io.BytesIO(body),
-            headers={"Accept": accept},
+            headers={"Accept": accept, "X-Request-Id": request_id},
             allow_redirects=False,
         )
 

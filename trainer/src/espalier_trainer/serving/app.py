@@ -1,4 +1,7 @@
-"""The HTTP face: /health, /v1/models and /v1/chat/completions, as OpenAI clients know them."""
+"""The HTTP face: /health, /v1/models and /v1/chat/completions, as OpenAI clients know them.
+
+Who left before the end of an answer asks /v1/usage/{request id} what it took; the id is that of its X-Request-Id.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import asyncio
 import json
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,7 +23,11 @@ from starlette.routing import Route
 from espalier_trainer.serving.errors import ApiError
 from espalier_trainer.serving.model import Finish, Sampling
 from espalier_trainer.serving.protocol import MAX_BODY_BYTES, ChatRequest, parse_chat_request
-from espalier_trainer.serving.worker import Answer, Worker
+from espalier_trainer.serving.worker import Answer, Used, Worker
+
+USAGE_SECONDS = 3.0  # that a question for the use waits until the answer is over
+MAX_REMEMBERED = 1000
+MAX_ID_LENGTH = 128
 
 
 def build_app(worker: Worker, *, served_model_name: str) -> Starlette:
@@ -31,6 +39,7 @@ def build_app(worker: Worker, *, served_model_name: str) -> Starlette:
             Route("/v1/models", api.models),
             Route("/v1/models/{name:path}", api.model),
             Route("/v1/chat/completions", api.chat, methods=["POST"]),
+            Route("/v1/usage/{request_id}", api.usage),
         ],
         exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_error},
     )
@@ -41,6 +50,7 @@ class _Api:
         self._worker = worker
         self._name = served_model_name
         self._created = int(time.time())
+        self._used: OrderedDict[str, asyncio.Future[Used]] = OrderedDict()
 
     async def health(self, _: Request) -> Response:
         if self._worker.is_ready:
@@ -60,6 +70,7 @@ class _Api:
         self._check_name(asked.model)
         prompt = await asyncio.to_thread(model.prompt, asked.conversation())
         answer = self._worker.submit(prompt, _sampling(asked, room=model.context - len(prompt)))
+        self._remember(request.headers.get("x-request-id", ""), answer)
         shape = _Shape(self._name, prompt_tokens=len(prompt))
         if asked.wants_stream:
             events = _events(answer, shape, with_usage=asked.wants_usage)
@@ -67,6 +78,22 @@ class _Api:
                 events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
             )
         return await _whole(request, answer, shape)
+
+    async def usage(self, request: Request) -> Response:
+        used = self._used.get(request.path_params["request_id"])
+        if used is None:
+            raise ApiError("There was no such request, or it is long ago.", status=404, code="request_not_found")
+        try:
+            async with asyncio.timeout(USAGE_SECONDS):
+                return JSONResponse(asdict(await asyncio.shield(used)))
+        except TimeoutError as error:
+            raise ApiError("The answer is still being made.", status=409, code="not_over") from error
+
+    def _remember(self, request_id: str, answer: Answer) -> None:
+        if 0 < len(request_id) <= MAX_ID_LENGTH:
+            self._used[request_id] = answer.used
+            while len(self._used) > MAX_REMEMBERED:
+                self._used.popitem(last=False)
 
     def _check_name(self, name: str | None) -> None:
         if name is not None and name != self._name:

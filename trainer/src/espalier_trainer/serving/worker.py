@@ -18,6 +18,14 @@ MAX_WAITING = 64
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Used:
+    """What an answer took, whether or not anybody read it; nothing where it never began."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 @dataclass
 class Answer:
     """One answer in the making: a stream of pieces, the last of which is the `Finish`."""
@@ -28,14 +36,21 @@ class Answer:
     _pieces: asyncio.Queue[str | Finish | ApiError] = field(default_factory=asyncio.Queue)
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
+    def __post_init__(self) -> None:
+        self.used: asyncio.Future[Used] = self._loop.create_future()
+        self.has_begun = False
+
     @property
     def is_cancelled(self) -> bool:
         """Nobody waits for it any more."""
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Ends it at the next token; harmless when it is over."""
+        """Ends it at the next token; harmless when it is over. Call in the event loop."""
         self._cancelled.set()
+        # The worker looks the other way round: it says that it begins, then looks whether it should.
+        if not self.has_begun:
+            self._settle(Used())
 
     async def pieces(self) -> AsyncIterator[str | Finish]:
         """All that is ready at a time as one piece of text; at the end the Finish. Raises ApiError."""
@@ -56,6 +71,15 @@ class Answer:
         """From the worker's thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+    def end(self, used: Used) -> None:
+        """From the worker's thread: it is over, and took this."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._settle, used)
+
+    def _settle(self, used: Used) -> None:
+        if not self.used.done():
+            self.used.set_result(used)
 
 
 class Worker:
@@ -118,16 +142,22 @@ class Worker:
             return
         _log.info("the model is ready: context of %d tokens, on %s", self._model.context, self._model.device)
         while (answer := self._waiting.get()) is not None:
+            answer.has_begun = True
             if self._closing:
                 answer.put(shutting_down())
-            elif not answer.is_cancelled:
+            elif answer.is_cancelled:
+                answer.end(Used())
+            else:
                 self._current = answer
-                self._make(answer, self._model)
+                answer.end(self._make(answer, self._model))
                 self._current = None
 
-    def _make(self, answer: Answer, model: ServedModel) -> None:
+    def _make(self, answer: Answer, model: ServedModel) -> Used:
+        completion_tokens = 0
         try:
             for piece in model.answer(answer.prompt, answer.sampling, is_cancelled=lambda: answer.is_cancelled):
+                if isinstance(piece, Finish):
+                    completion_tokens = piece.completion_tokens
                 cut_off = isinstance(piece, Finish) and piece.reason == "cancelled"
                 answer.put(shutting_down() if cut_off else piece)
         except Exception as error:
@@ -135,3 +165,4 @@ class Worker:
             out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
             message = "Memory ran out; shorten the messages." if out_of_memory else "The model failed; see its log."
             answer.put(ApiError(message, status=500, code="generation_failed"))
+        return Used(len(answer.prompt), completion_tokens)
