@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from espalier_auth import repository as users_repository
 from espalier_auth.access.rights import AccessRights
+from espalier_auth.access.service import take_back
 from espalier_auth.errors import UserNotFound
 from espalier_auth.keys import Sealer
 from espalier_auth.models import User
@@ -29,7 +30,6 @@ from espalier_auth.second_factor.errors import (
 )
 from espalier_auth.second_factor.models import SecondFactor
 from espalier_auth.service import end_all_sessions, end_other_sessions, require_recent_sign_in
-from espalier_auth.sessions.repository import revoke_tokens_before
 from espalier_common.audit.recording import note_after, note_before
 from espalier_common.db import utc_now
 from espalier_common.identity import Principal
@@ -137,7 +137,7 @@ class SecondFactors:
         self._remove(session, user)
         end_other_sessions(session, owner, reason="SECOND_FACTOR_CHANGED")
         # Where one is required, the session that goes on may from now on do nothing but enrol another.
-        revoke_tokens_before(session, user.id, utc_now())
+        take_back(session, [user.id])
 
     def remove_of(self, session: Session, user_id: str, *, by: Principal) -> None:
         """Removes the factor of somebody else, who lost it, and ends his sessions.
