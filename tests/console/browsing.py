@@ -61,6 +61,10 @@ class ConsolePlatform(Platform):
             user_id,
         )
 
+    def let_codes_be_new_again(self, user_id: str) -> None:
+        """As if half a minute had passed since a user gave a code of his authenticator."""
+        self._change("UPDATE second_factors SET last_step = 0 WHERE user_id = %s", user_id)
+
     def _change_sessions(self, assignments: str, user_id: str) -> None:
         self._change(f"UPDATE login_sessions SET {assignments} WHERE user_id = %s", user_id)
 

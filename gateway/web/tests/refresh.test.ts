@@ -4,7 +4,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 type Client = typeof import("../src/api/client");
 
 /** The platform: calls are refused until the session has been renewed, which it does `renewals` times. */
-const platform = { isFresh: false, renewals: 0, canRenew: true };
+const platform = { isFresh: false, renewals: 0, canRenew: true, mustEnrol: false };
 
 async function answer(request: string | Request): Promise<Response> {
   const url = typeof request === "string" ? request : request.url;
@@ -14,11 +14,12 @@ async function answer(request: string | Request): Promise<Response> {
     platform.isFresh = platform.canRenew;
     return reply(url, platform.canRenew ? 200 : 401);
   }
+  if (platform.isFresh && platform.mustEnrol) return reply(url, 403, "SECOND_FACTOR_ENROLMENT_REQUIRED");
   return reply(url, platform.isFresh ? 200 : 401);
 }
 
-function reply(url: string, status: number): Response {
-  const made = new Response("{}", { status, headers: { "content-type": "application/json" } });
+function reply(url: string, status: number, reason = ""): Response {
+  const made = new Response(JSON.stringify({ reason }), { status, headers: { "content-type": "application/json" } });
   return Object.defineProperty(made, "url", { value: new URL(url, "http://console.test").href });
 }
 
@@ -31,7 +32,7 @@ async function tab(): Promise<Client> {
 const ask = async ({ api }: Client): Promise<number> => (await api.GET("/api/v1/me/sessions")).response.status;
 
 beforeEach(() => {
-  Object.assign(platform, { isFresh: false, renewals: 0, canRenew: true });
+  Object.assign(platform, { isFresh: false, renewals: 0, canRenew: true, mustEnrol: false });
   cookies.text = "espalier_csrf=proof";
   localStorage.clear();
   vi.stubGlobal("fetch", vi.fn(answer));
@@ -57,6 +58,23 @@ test("who can renew no more is asked to sign in, and his call goes on", async ()
   cookies.text = "";
   expect(await ask(client)).toBe(200);
   expect(platform.renewals).toBe(1);
+});
+
+test("a call that meets one obstacle after another goes on when all are mended", async () => {
+  const client = await tab();
+  const asked: string[] = [];
+  client.onSignInNeeded((cause) => {
+    asked.push(cause);
+    platform.mustEnrol = false;
+    return Promise.resolve(true);
+  });
+  platform.mustEnrol = true;
+  expect(await ask(client)).toBe(200);
+  expect([platform.renewals, asked]).toEqual([1, ["not-enrolled"]]);
+  // What is met again although it was mended is told.
+  platform.isFresh = platform.mustEnrol = true;
+  client.onSignInNeeded(() => Promise.resolve(true));
+  expect(await ask(client)).toBe(403);
 });
 
 test("a clock that was set back keeps nobody from renewing", async () => {

@@ -1,13 +1,22 @@
 // The one door to the platform: typed calls on the REST API, signed in by cookies that the page itself cannot read.
 import createClient, { type Middleware } from "openapi-fetch";
+import { problemOf, ProblemError } from "./problem";
 import type { paths } from "./schema";
 
 const REFRESHED = "espalier-refreshed";
 const unsafe = new Set(["POST", "PUT", "PATCH", "DELETE"]);
 
-/** Why somebody signs in again: his session is over, it soon will be, or what he wants to do takes a recent sign-in. */
-export type Cause = "ended" | "ending" | "too-long-ago";
-/** True once he has signed in again, and the call is worth repeating. */
+/**
+ * Why somebody signs in again: his session is over, it soon will be, or what he wants to do takes a recent sign-in. Or he
+ * has to enrol a second factor before he goes on.
+ */
+export type Cause = "ended" | "ending" | "too-long-ago" | "not-enrolled";
+/** What refusals ask of the user before the call is worth repeating. */
+const CAUSES: Record<string, Cause> = {
+  SIGN_IN_AGAIN: "too-long-ago",
+  SECOND_FACTOR_ENROLMENT_REQUIRED: "not-enrolled",
+};
+/** True once he has done it, and the call is worth repeating. */
 type SignInAgain = (cause: Cause) => Promise<boolean>;
 let signInAgain: SignInAgain = () => Promise.resolve(false);
 
@@ -72,35 +81,53 @@ async function renew(sent: number): Promise<Response | null> {
   return null;
 }
 
-/** Renews the session because its user wants to keep it; one that is over already is begun again. */
-export async function keepSession(): Promise<Response | null> {
-  const refusal = await refresh(Date.now());
-  return refusal?.status === 401 && (await signInAgain("ended")) ? null : refusal;
+/**
+ * Renews the session though no call needs it yet: its user wants to keep it, or may do something else from now on.
+ * One that is over already is begun again. Throws ProblemError.
+ */
+export async function keepSession(): Promise<void> {
+  const refusal = await refresh(Date.now()).catch((cause: unknown) => {
+    throw new ProblemError(problemOf(cause));
+  });
+  if (!refusal || (refusal.status === 401 && (await signInAgain("ended")))) return;
+  throw new ProblemError(problemOf(await refusal.json().catch(() => null), refusal));
 }
 
-/** Renews an expired session and repeats the call; a sign-in that fails is an answer, not an expired session. */
+/**
+ * Repeats a call once what it was refused for is mended: an expired session is renewed, and its user asked for what only
+ * he can do. Each of them once; a sign-in that fails is an answer, not an expired session.
+ */
 async function renewingFetch(request: Request): Promise<Response> {
-  const again = request.clone();
-  const sent = Date.now();
-  const answer = await fetch(request);
-  const refusal = await findRefusal(answer, sent);
-  if (refusal) return refusal;
-  if (unsafe.has(again.method)) again.headers.set("x-csrf-token", csrfToken());
-  return fetch(again);
+  const mended = new Set<string>();
+  for (let call = request; ; ) {
+    const again = call.clone();
+    const sent = Date.now();
+    const answer = await fetch(call);
+    const obstacle = await obstacleOf(answer);
+    if (!obstacle || mended.has(obstacle)) return answer;
+    mended.add(obstacle);
+    const refusal = await mend(obstacle, answer, sent);
+    if (refusal) return refusal;
+    if (unsafe.has(again.method)) again.headers.set("x-csrf-token", csrfToken());
+    call = again;
+  }
 }
 
-/** What the call ends with; null when the session is good again, and the call is to be repeated. */
-async function findRefusal(answer: Response, sent: number): Promise<Response | null> {
-  if (answer.status === 403 && (await reasonOf(answer)) === "SIGN_IN_AGAIN") {
-    return (await signInAgain("too-long-ago")) ? null : answer;
+/** What keeps a call from being answered that can be mended. */
+async function obstacleOf(answer: Response): Promise<Cause | undefined> {
+  if (answer.status === 403) return CAUSES[await reasonOf(answer)];
+  const isSignIn = new URL(answer.url).pathname.startsWith("/api/v1/auth/");
+  return answer.status === 401 && !isSignIn ? "ended" : undefined;
+}
+
+/** What the call ends with; null when nothing is in its way any more, and it is to be repeated. */
+async function mend(obstacle: Cause, answer: Response, sent: number): Promise<Response | null> {
+  if (obstacle === "ended") {
+    // Without its cookie the session is over, too; who never had one is not asked.
+    const refusal = hasSession() ? await refresh(sent) : answer;
+    if (refusal?.status !== 401) return refusal;
   }
-  if (new URL(answer.url).pathname.startsWith("/api/v1/auth/")) return answer;
-  if (answer.status !== 401) return answer;
-  // Without its cookie the session is over, too; who never had one is not asked.
-  const refusal = hasSession() ? await refresh(sent) : answer;
-  if (refusal === null) return null;
-  if (refusal.status !== 401) return refusal;
-  return (await signInAgain("ended")) ? null : answer;
+  return (await signInAgain(obstacle)) ? null : answer;
 }
 
 async function reasonOf(answer: Response): Promise<string> {

@@ -1,6 +1,6 @@
 // Who is signed in at this browser: told to all its tabs, and asked to sign in again over the page when a session ends.
 import { computed, ref, shallowRef } from "vue";
-import { api, type Cause, hasSession, onSignInNeeded } from "../api/client";
+import { api, type Cause, hasSession, keepSession, onSignInNeeded } from "../api/client";
 import { ProblemError } from "../api/problem";
 import { answerOf, queryClient } from "../api/queries";
 import type { components } from "../api/schema";
@@ -13,7 +13,9 @@ type Notice = { kind: "signed-in"; user: string } | { kind: "signed-out" };
 
 const me = shallowRef<Me | null>(null);
 /** Why the user of an open page has to sign in again, while the page stays as it is; null when he need not. */
-const needed = ref<Cause | null>(null);
+const needed = ref<Exclude<Cause, "not-enrolled"> | null>(null);
+/** Nothing but enrolling a second factor goes on in this session. */
+const mustEnrol = computed(() => me.value?.second_factor_enrolment_required ?? false);
 const user = computed(() => me.value?.user ?? null);
 const tabs = new BroadcastChannel("espalier-session");
 const STALE = 30_000; // milliseconds
@@ -29,7 +31,10 @@ async function load(): Promise<void> {
     return;
   }
   try {
-    me.value = await answerOf(api.GET("/api/v1/me"));
+    const found = await answerOf(api.GET("/api/v1/me"));
+    // Who has to enrol may do nothing else, and yet keeps the page that he is on: he goes on with it afterwards.
+    const kept = found.second_factor_enrolment_required && found.user?.id === user.value?.id ? me.value : null;
+    me.value = { ...found, permissions: kept?.permissions ?? found.permissions };
   } catch (error) {
     if (!(error instanceof ProblemError) || error.problem.status !== 401) throw error;
     me.value = null;
@@ -45,9 +50,9 @@ function ensureLoaded(): Promise<void> {
   return loading;
 }
 
-/** Throws ProblemError. */
-async function login(username: string, password: string): Promise<void> {
-  await answerOf(api.POST("/api/v1/auth/login", { body: { username, password, cookie: true } }));
+/** `code` is that of the second factor, for who has one. Throws ProblemError. */
+async function login(username: string, password: string, code = ""): Promise<void> {
+  await answerOf(api.POST("/api/v1/auth/login", { body: { username, password, code, cookie: true } }));
   await adopt();
 }
 
@@ -106,6 +111,18 @@ async function goOn(): Promise<void> {
   resume(true);
 }
 
+/** Goes on after the user has enrolled a second factor: his tokens from before still say that he has none. */
+async function enrolled(): Promise<void> {
+  // Another call may have begun to renew the session just before, and got what was good then.
+  for (let tries = 0; tries < 2; tries += 1) {
+    await keepSession();
+    await load();
+    if (!mustEnrol.value) break;
+  }
+  resume(true);
+  tell({ kind: "signed-in", user: user.value?.id ?? "" });
+}
+
 /** Lets the user begin a new session before this one ends. */
 function renew(): void {
   needed.value ??= "ending";
@@ -123,12 +140,16 @@ document.addEventListener("visibilitychange", () => {
   void load().catch(() => undefined);
 });
 
-onSignInNeeded((cause) => {
-  if (!me.value) return Promise.resolve(false);
-  if (needed.value !== "ended") needed.value = cause;
+onSignInNeeded(async (cause) => {
+  if (!me.value) return false;
+  if (cause === "not-enrolled") {
+    await load().catch(() => undefined);
+    // He has just done it in another tab.
+    if (!mustEnrol.value) return me.value !== null;
+  } else if (needed.value !== "ended") needed.value = cause;
   return new Promise((go) => waiting.push(go));
 });
 
 export function useSession() {
-  return { me, user, needed, may, load, ensureLoaded, login, adopt, logout, forget, resume, renew };
+  return { me, user, needed, mustEnrol, may, load, ensureLoaded, login, adopt, logout, forget, resume, renew, enrolled };
 }

@@ -6,6 +6,7 @@ import { routes } from "./routes";
 
 const LOGIN = "/login";
 const CHANGE_PASSWORD = "/change-password";
+const ENROL = "/enrol";
 
 export const router = createRouter({
   history: createWebHistory(),
@@ -18,13 +19,16 @@ function withNext(path: string, to: Pick<RouteLocation, "fullPath">): RouteLocat
 }
 
 router.beforeEach(async (to) => {
-  const { user, ensureLoaded } = useSession();
+  const { user, mustEnrol, ensureLoaded } = useSession();
   // What cannot be loaded now is told by the page itself, whose calls fail likewise.
   await ensureLoaded().catch(() => undefined);
   // Who has to sign in again at a provider does so here, while he is signed in.
   if (user.value && to.path === LOGIN && !to.query.again) return localPath(to.query.next);
   if (to.meta.isOpen) return true;
   if (!user.value) return withNext(LOGIN, to);
+  // This first: nothing else goes on without it, not even another password.
+  if (mustEnrol.value) return to.path === ENROL ? true : withNext(ENROL, to);
+  if (to.path === ENROL) return localPath(to.query.next);
   const mustChange = user.value.password_change_required;
   if (mustChange && to.path !== CHANGE_PASSWORD) return withNext(CHANGE_PASSWORD, to);
   return to.path === "/" ? firstPage() : true;

@@ -2,7 +2,8 @@
 import { computed, ref, type Ref, shallowRef } from "vue";
 import { problemOf } from "../../api/problem";
 import { queryClient } from "../../api/queries";
-import { parseCsv, saveText, toCsv } from "./csv";
+import { saveText } from "../saveText";
+import { parseCsv, toCsv } from "./csv";
 import { type Group, GROUPS, setGroupsOf } from "./useGroups";
 import type { Role } from "./useRoles";
 import { createUser, makePasswordLink, type NewUser, unknownPassword, type User, USERS } from "./useUsers";

@@ -54,6 +54,12 @@ export function makePasswordLink(userId: string): Promise<PasswordReset> {
   );
 }
 
+/** For who lost it; his sessions end, and his password alone signs in until he sets up another. */
+export async function removeSecondFactor(userId: string): Promise<void> {
+  const path = { user_id: userId };
+  await answerOf(api.POST("/api/v1/users/{user_id}:removeSecondFactor", { params: { path }, body: {} }));
+}
+
 export async function endSessions(userId: string): Promise<number> {
   const path = { user_id: userId };
   const answer = await answerOf(api.POST("/api/v1/users/{user_id}:endSessions", { params: { path }, body: {} }));

@@ -25,12 +25,22 @@ export const accountRoutes: RouteRecordRaw[] = [
     meta: { title: "Choose a password", isBare: true },
   },
   {
+    path: "/enrol",
+    component: () => import("./SecondFactorPage.vue"),
+    meta: { title: "Set up a second factor", isBare: true },
+  },
+  {
     path: "/profile",
     component: () => import("./profile/ProfilePage.vue"),
     meta: { title: "Your account" },
     children: [
       { path: "", component: () => import("./profile/ProfileTab.vue"), meta: { title: "Profile" } },
       { path: "password", component: () => import("./profile/PasswordTab.vue"), meta: { title: "Password" } },
+      {
+        path: "second-factor",
+        component: () => import("./profile/SecondFactorTab.vue"),
+        meta: { title: "Second factor" },
+      },
       { path: "sessions", component: () => import("./profile/SessionsTab.vue"), meta: { title: "Sessions" } },
       { path: "api-keys", component: () => import("./profile/ApiKeysTab.vue"), meta: { title: "API keys" } },
       { path: "usage", component: () => import("./profile/UsageTab.vue"), meta: { title: "Usage" } },
