@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from sqlalchemy import text, update
 
 from espalier.auth.v1 import (
     access_pb2,
@@ -20,6 +21,8 @@ from espalier.auth.v1 import (
     sessions_pb2,
     sessions_pb2_grpc,
 )
+from espalier_auth.access.repository import lock_rights
+from espalier_auth.models import User
 from espalier_common.rpc.status import from_rpc_error
 
 PERMISSIONS = [
@@ -61,14 +64,14 @@ class Town:
     def calls(self, user_id: str) -> list[Awaitable[Any]]:
         """All that can be done to one user."""
         users, channel = self.auth.users(self.token), self.auth.channel(self.token)
-        update = service_pb2.UpdateUserRequest(user=resources_pb2.User(id=user_id, display_name="Somebody"))
-        update.update_mask.paths.append("display_name")
+        change = service_pb2.UpdateUserRequest(user=resources_pb2.User(id=user_id, display_name="Somebody"))
+        change.update_mask.paths.append("display_name")
         return [
             users.GetUser(service_pb2.GetUserRequest(user_id=user_id)),
             access_pb2_grpc.RoleServiceStub(channel).ExplainPermissions(
                 access_pb2.ExplainPermissionsRequest(user_id=user_id)
             ),
-            users.UpdateUser(update),
+            users.UpdateUser(change),
             registration_pb2_grpc.RegistrationServiceStub(channel).CreatePasswordReset(
                 registration_pb2.CreatePasswordResetRequest(user_id=user_id)
             ),
@@ -123,9 +126,9 @@ async def test_a_role_reaches_groups_as_far_as_its_scope(start_auth: Any, scope:
     groups = access_pb2_grpc.GroupServiceStub(town.auth.channel(town.token))
     listed = await groups.ListGroups(access_pb2.ListGroupsRequest())
     assert {group.name for group in listed.groups} == seen
-    update = access_pb2.UpdateGroupRequest(group=access_pb2.Group(id=hill.id, description="Another"))
-    update.update_mask.paths.append("description")
-    for call in (groups.GetGroup(access_pb2.GetGroupRequest(group_id=hill.id)), groups.UpdateGroup(update)):
+    change = access_pb2.UpdateGroupRequest(group=access_pb2.Group(id=hill.id, description="Another"))
+    change.update_mask.paths.append("description")
+    for call in (groups.GetGroup(access_pb2.GetGroupRequest(group_id=hill.id)), groups.UpdateGroup(change)):
         if "hill" in seen:
             await call
             continue
@@ -220,6 +223,53 @@ async def test_nobody_comes_to_stand_for_one_whose_data_he_does_not_reach(start_
         await call
 
 
+async def test_a_link_for_a_password_is_worth_no_more_than_its_maker_may_do(start_auth: Any) -> None:
+    town = await Town(await start_auth(public_url="https://espalier.example.org"), "all").build()
+    lea, otto = town.ids["lea"], town.ids["otto"]
+    stub = registration_pb2_grpc.RegistrationServiceStub(town.auth.channel(town.token))
+    made = await stub.CreatePasswordReset(registration_pb2.CreatePasswordResetRequest(user_id=otto))
+    use = registration_pb2.ResetPasswordRequest(new_password="an orange bicycle")
+    use.token = made.url.rpartition("=")[2]
+
+    async def is_refused() -> bool:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ResetPassword(use)
+        return from_rpc_error(refused.value).reason == "INVALID_RESET_LINK"
+
+    await give_roles(town.auth, otto, ["admin"])
+    assert await is_refused()
+    await give_roles(town.auth, otto, [])
+    await give_roles(town.auth, lea, ["viewer"])
+    assert await is_refused()
+    await give_roles(town.auth, lea, ["lead"])
+    await stub.ResetPassword(use)
+
+
+async def test_who_is_shut_out_while_somebody_registers_has_invited_nobody(start_auth: Any) -> None:
+    auth = await start_auth(public_url="https://espalier.example.org", registration="invitation")
+    lea = await auth.create_user("lea", roles=["admin"])
+    url = (await invite(auth, (await auth.login("lea", PASSWORD)).access_token, roles=["admin"])).url
+    newcomer = registration_pb2.RegisterRequest(username="mallory", password="an orange bicycle")
+    newcomer.invitation_token = url.rpartition("=")[2]
+
+    def waiters() -> int:
+        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        with auth.database.transaction() as session:
+            return session.scalar(waiting) or 0
+
+    with auth.database.transaction() as session:
+        lock_rights(session)
+        session.execute(update(User).where(User.id == lea.id).values(disabled=True))
+        stub = registration_pb2_grpc.RegistrationServiceStub(auth.channel())
+        registering = asyncio.ensure_future(stub.Register(newcomer))
+        async with asyncio.timeout(60):
+            while not await asyncio.to_thread(waiters):
+                await asyncio.sleep(0.05)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await registering
+    assert from_rpc_error(refused.value).reason == "INVALID_INVITATION"
+
+
 async def invite(auth: Any, token: str, **invitation: Any) -> registration_pb2.Invitation:
     stub = registration_pb2_grpc.RegistrationServiceStub(auth.channel(token))
     wanted = registration_pb2.Invitation(**invitation)
@@ -237,12 +287,12 @@ async def make_group(auth: Any, token: str, name: str, *members: str) -> access_
 
 
 async def set_members(auth: Any, token: str, group_id: str, *members: str) -> None:
-    update = access_pb2.UpdateGroupRequest(group=access_pb2.Group(id=group_id, member_ids=members))
-    update.update_mask.paths.append("member_ids")
-    await access_pb2_grpc.GroupServiceStub(auth.channel(token)).UpdateGroup(update)
+    change = access_pb2.UpdateGroupRequest(group=access_pb2.Group(id=group_id, member_ids=members))
+    change.update_mask.paths.append("member_ids")
+    await access_pb2_grpc.GroupServiceStub(auth.channel(token)).UpdateGroup(change)
 
 
 async def give_roles(auth: Any, user_id: str, roles: list[str]) -> None:
-    update = service_pb2.UpdateUserRequest(user=resources_pb2.User(id=user_id, roles=roles))
-    update.update_mask.paths.append("roles")
-    await (await auth.admin()).UpdateUser(update)
+    change = service_pb2.UpdateUserRequest(user=resources_pb2.User(id=user_id, roles=roles))
+    change.update_mask.paths.append("roles")
+    await (await auth.admin()).UpdateUser(change)

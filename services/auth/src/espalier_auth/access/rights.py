@@ -20,6 +20,8 @@ from espalier_auth.roles import ADMIN, Rights, Role, Roles
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal, Scope
 
+CHANGES_USERS = "auth.users.update"
+
 
 @dataclass(frozen=True)
 class Grant:
@@ -135,13 +137,31 @@ class AccessRights:
         """
         if user.id == by.subject:
             return
-        rights, near = self.rights_of_caller(session, by), {by.subject, *repository.peers_of(session, by.subject)}
-        peers = {user.id, *repository.peers_of(session, user.id)}
+        rights = self.rights_of_caller(session, by)
+        for role in self._reached_as(session, user, giver=by.subject):
+            if lacking := _lacking(role, by, rights):
+                raise AboveOwnRights(role.name, lacking=lacking)
+
+    def may_stand_for(self, session: Session, user: User, *, giver_id: str) -> bool:
+        """Whether whoever gave such a link could give it now: his rights change, and so do those of the user."""
+        giver = users.find_user(session, giver_id)
+        if giver is None or giver.disabled:
+            return False
+        rights = self.of(session, giver)
+        near = {"own": {giver.id}, "group": {giver.id, *repository.peers_of(session, giver.id)}}
+        scope = rights.scope_of(CHANGES_USERS)
+        if scope is None or (scope != "all" and user.id not in near[scope]):
+            return False
+        return user.id == giver.id or all(map(rights.covers, self._reached_as(session, user, giver=giver.id)))
+
+    def _reached_as(self, session: Session, user: User, *, giver: str) -> list[Role]:
+        """The roles of the user, as far as whoever signs in as him must reach himself."""
+        near = {giver, *repository.peers_of(session, giver)}
+        peers, found = {user.id, *repository.peers_of(session, user.id)}, list[Role]()
         for role in {grant.role.name: grant.role for grant in self.grants(session, user)}.values():
             whose = {"own": {user.id}, "group": peers}.get(role.scope)
-            reached = role if whose is None else replace(role, scope="group" if near.issuperset(whose) else "all")
-            if lacking := _lacking(reached, by, rights):
-                raise AboveOwnRights(role.name, lacking=lacking)
+            found.append(role if whose is None else replace(role, scope="group" if near.issuperset(whose) else "all"))
+        return found
 
     def lock(self, session: Session) -> None:
         """Taken first by whoever changes rights; held until the transaction ends."""

@@ -143,6 +143,8 @@ class Registration:
 
     def register(self, session: Session, newcomer: Newcomer, password_hash: str) -> User:
         """Makes the account, and uses the invitation up. Raises what `check` raises, and UsernameTaken, EmailTaken."""
+        # Before it is looked whether the maker of the invitation may still give what he promised.
+        self._access.lock(session)
         self.check(session, newcomer)
         invitation = None
         if newcomer.invitation_token:
@@ -198,7 +200,7 @@ class PasswordResets:
             raise PasswordElsewhere
         self._access.require_to_stand_for(session, user, by=by)
         repository.delete_resets_of(session, user.id)
-        return self._add(session, user, lives=ADMINISTRATORS_LINK_LIVES)
+        return self._add(session, user, lives=ADMINISTRATORS_LINK_LIVES, creator_id=by.subject)
 
     def create_to_mail(self, session: Session, login: str) -> list[tuple[str, str]]:
         """Addresses and the links to mail there; none for an unknown name, or who got three within the hour."""
@@ -211,15 +213,16 @@ class PasswordResets:
         """Whose password the link sets. Raises InvalidResetLink."""
         found = repository.find_open_reset(session, hash_of(token), utc_now())
         user = users_repository.find_user(session, found.user_id) if found else None
-        if user is None or user.disabled or user.identity_provider:
+        if user is None or not self._still_holds(session, user, found.creator_id if found else None):
             raise InvalidResetLink
         return user
 
     def use(self, session: Session, token: str, password_hash: str) -> User:
         """Sets the password, ends all sessions, lets no other link work. Raises InvalidResetLink."""
-        user_id = repository.use_reset(session, hash_of(token), utc_now())
+        self._access.wait(session)
+        user_id, creator_id = repository.use_reset(session, hash_of(token), utc_now()) or ("", None)
         user = users_repository.lock_user(session, user_id) if user_id else None
-        if user is None or user.disabled or user.identity_provider:
+        if user is None or not self._still_holds(session, user, creator_id):
             raise InvalidResetLink
         note_actor(user.id, user.name)
         user.change_password(password_hash)
@@ -227,10 +230,26 @@ class PasswordResets:
         repository.delete_resets_of(session, user.id)
         return user
 
-    def _add(self, session: Session, user: User, *, lives: timedelta) -> tuple[str, datetime]:
+    def _still_holds(self, session: Session, user: User, creator_id: str | None) -> bool:
+        """Whether the user may choose a password here, and whoever made the link could make it now."""
+        if user.disabled or user.identity_provider:
+            return False
+        return creator_id is None or self._access.may_stand_for(session, user, giver_id=creator_id)
+
+    def _add(
+        self, session: Session, user: User, *, lives: timedelta, creator_id: str | None = None
+    ) -> tuple[str, datetime]:
         token, token_hash = new_token()
         link, now = self._links.to_reset(token), utc_now()
-        session.add(PasswordReset(token_hash=token_hash, user_id=user.id, created_at=now, expires_at=now + lives))
+        session.add(
+            PasswordReset(
+                token_hash=token_hash,
+                user_id=user.id,
+                creator_id=creator_id,
+                created_at=now,
+                expires_at=now + lives,
+            )
+        )
         session.flush()
         return link, now + lives
 
