@@ -143,6 +143,35 @@ async def test_usage_comes_by_hour_and_by_day(auth: Any) -> None:
     assert [(row.time.ToDatetime(UTC), row.amount) for row in days] == [(NOON.replace(hour=0), 7)]
 
 
+async def test_the_sums_of_days_are_those_of_their_entries_wherever_a_period_begins_and_ends(auth: Any) -> None:
+    hour = timedelta(hours=1)
+    entries = [
+        (NOON + (7 * number - 60) * hour, (ADA, BEN)[number % 2], ("tuned", "other", "")[number % 3], float(number))
+        for number in range(20)
+    ]
+    reports = [used("TOKENS_IN", amount, at=at, user=user, model=model) for at, user, model, amount in entries]
+    for batch in (reports[:7], reports[3:], reports):
+        take(auth, *batch, used("STORED_BYTES", 5))
+    stub = await usage_stub(auth)
+    for start, end in ((-60, 80), (-61, 11), (-12, 12), (-11, 13), (1, 4), (12, 36)):
+        period = {"start_time": timestamp(NOON + start * hour), "end_time": timestamp(NOON + end * hour)}
+        told = [one for one in entries if NOON + start * hour <= one[0] < NOON + end * hour]
+        by_day: dict[tuple[str, str, str], float] = {}
+        for at, user, model, amount in told:
+            key = (at.date().isoformat(), user, model)
+            by_day[key] = by_day.get(key, 0.0) + amount
+        answer = await stub.ListUsage(
+            pb.ListUsageRequest(
+                **period, grain=pb.USAGE_GRAIN_DAY, group_by=["user", "model"], kind=pb.USAGE_KIND_TOKENS_IN
+            )
+        )
+        assert {
+            (row.time.ToDatetime().date().isoformat(), row.user_id, row.model): row.amount for row in answer.rows
+        } == by_day
+        found = await stub.GetStatistics(pb.GetStatisticsRequest(**period))
+        assert found.tokens.value == sum(by_day.values())
+
+
 async def test_of_stored_bytes_the_newest_amount_of_each_user_counts(auth: Any) -> None:
     take(
         auth,

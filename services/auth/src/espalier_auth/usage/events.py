@@ -20,6 +20,7 @@ from espalier_common.storable import storable
 from espalier_common.telemetry import get_logger
 
 DURABLE = "auth-usage"
+MAX_NAME = 200  # characters of a user, model or source: indexes hold no longer ones together
 USAGE_RECORDED = usage_pb2.UsageRecorded.DESCRIPTOR.full_name
 ANSWER_FINISHED = chat_events_pb2.AnswerFinished.DESCRIPTOR.full_name
 
@@ -61,10 +62,10 @@ def _recorded(message: usage_pb2.UsageRecorded) -> Iterator[Use]:
         id=message.id,
         kind=Kind(name) if message.kind else None,
         amount=message.amount,
-        user_id=storable(message.user_id),
+        user_id=storable(message.user_id)[:MAX_NAME],
         at=message.time.ToDatetime(UTC),
-        model=storable(message.model),
-        source=storable(message.source),
+        model=storable(message.model)[:MAX_NAME],
+        source=storable(message.source)[:MAX_NAME],
         reference=storable(message.reference),
         succeeded=None if message.unfinished else message.succeeded,
         queue_wait=wait,
@@ -85,10 +86,10 @@ def _answered(message: chat_events_pb2.AnswerFinished) -> Iterator[Use]:
             id=str(uuid.uuid5(uuid.UUID(message.message_id), kind)),
             kind=kind,
             amount=amount,
-            user_id=storable(message.owner_id),
+            user_id=storable(message.owner_id)[:MAX_NAME],
             at=message.finish_time.ToDatetime(UTC),
-            model=storable(message.model) or message.deployment_id,
-            source=storable(message.source) or "chat",
+            model=(storable(message.model) or message.deployment_id)[:MAX_NAME],
+            source=storable(message.source)[:MAX_NAME] or "chat",
             reference=message.message_id,
             succeeded=message.state != chat_pb2.MESSAGE_STATE_FAILED,
             reservation_id=message.message_id,

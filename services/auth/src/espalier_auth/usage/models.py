@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, UniqueConstrain
 from sqlalchemy.orm import Mapped, mapped_column
 
 from espalier_auth.models import Base
-from espalier_common.db import Id, new_id, utc_now
+from espalier_common.db import BigInt, Id, new_id, utc_now
 
 
 class Kind(StrEnum):
@@ -78,6 +78,29 @@ class UsageEntry(Base):
     succeeded: Mapped[bool | None] = mapped_column(default=True)
     # Seconds; None when it did not queue.
     queue_wait: Mapped[float | None]
+
+
+class UsageDay(Base):
+    """Sums of the entries of a day in UTC, but for bytes that are kept.
+
+    A trigger of the database adds to them with each entry (migration 0016); nothing else writes here.
+    """
+
+    __tablename__ = "usage_days"
+    __table_args__ = (Index("ix_usage_days_user", "user_id", "day"),)
+
+    day: Mapped[datetime] = mapped_column(primary_key=True)
+    kind: Mapped[Kind] = mapped_column(_stored(Kind), primary_key=True)
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    amount: Mapped[float]
+    # Uses that ended, and those of them that ended well.
+    ended: Mapped[BigInt]
+    succeeded: Mapped[BigInt]
+    # Uses that queued, and for how many seconds in all.
+    waits: Mapped[BigInt]
+    wait_seconds: Mapped[float]
 
 
 class Quota(Base):

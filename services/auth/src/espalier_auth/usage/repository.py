@@ -1,23 +1,22 @@
 """Every query on the ledger, limits and reservations."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Integer,
     Select,
     String,
     cast,
     delete,
-    distinct,
     func,
     literal,
     literal_column,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -26,6 +25,7 @@ from sqlalchemy.orm import Session
 from espalier_auth.access.models import Group
 from espalier_auth.models import GroupMember, User
 from espalier_auth.usage.calendar import Span
+from espalier_auth.usage.flow import between
 from espalier_auth.usage.models import SERVING, TOKENS, TRAINING, Hold, Kind, Quota, UsageEntry
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal
@@ -36,29 +36,29 @@ DIMENSIONS = ("user", "group", "model", "source")
 _TRAINED = UsageEntry.source == literal_column("'training'")
 
 
+Users = Callable[[Any], ColumnElement[bool]]
+"""The condition on whose use is told, given the column that names the user."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UsageFilter:
-    """Which entries are summed; `users` is the condition on their users."""
+    """Which entries are summed."""
 
     start: datetime
     end: datetime
-    users: ColumnElement[bool]
+    users: Users
     group_id: str = ""
     model: str = ""
     kind: Kind | None = None
 
-
-@dataclass(frozen=True)
-class Extent:
-    """The entries that figures are made of: of a time, and of users."""
-
-    span: Span
-    users: ColumnElement[bool]
-
-    def of(self, kinds: Sequence[Kind]) -> tuple[ColumnElement[bool], ...]:
-        """The conditions on entries of these kinds."""
-        entry = UsageEntry
-        return (entry.kind.in_(kinds), entry.at >= self.span.start, entry.at < self.span.end, self.users)
+    def narrow(self, table: Any) -> list[ColumnElement[bool]]:
+        """The conditions on entries, or on sums of them, but for the time."""
+        found = [self.users(table.user_id)]
+        if self.model:
+            found.append(table.model == self.model)
+        if self.kind is not None:
+            found.append(table.kind == self.kind)
+        return found
 
 
 def add_entries(session: Session, rows: Sequence[dict[str, Any]]) -> None:
@@ -69,40 +69,45 @@ def add_entries(session: Session, rows: Sequence[dict[str, Any]]) -> None:
 
 def sums(session: Session, wanted: UsageFilter, *, grain: str, group_by: Sequence[str], limit: int) -> Sequence[Any]:
     """Sums by time step (`hour`, `day` or empty for one step) and dimensions, with names as in DIMENSIONS; by time."""
-    step = func.date_trunc(grain, UsageEntry.at) if grain else literal(wanted.start, UsageEntry.at.type)
-    flow = _entries(wanted, step).where(UsageEntry.kind != Kind.STORED_BYTES)
+    columns = ("kind", "user_id", "model", "source", "amount")
+    flow = _entries(wanted, wanted.narrow(UsageEntry)).where(UsageEntry.kind != Kind.STORED_BYTES).subquery()
+    if grain != "hour":
+        flow = between(wanted.start, wanted.end, wanted.narrow)
+    flowed = select(_step(flow.c.at, wanted, grain).label("step"), *(flow.c[name] for name in columns))
     # What is kept is no sum over time: the newest amount of each user in each step.
-    kept = _entries(wanted, step).where(UsageEntry.kind == Kind.STORED_BYTES)
+    kept = _entries(wanted, wanted.narrow(UsageEntry)).where(UsageEntry.kind == Kind.STORED_BYTES)
+    kept = kept.add_columns(_step(UsageEntry.at, wanted, grain).label("step"))
     kept = kept.distinct(literal_column("step"), UsageEntry.user_id)
     kept = kept.order_by(literal_column("step"), UsageEntry.user_id, UsageEntry.at.desc())
-    both = flow.union_all(select(kept.subquery())).subquery()
-    columns: dict[str, Any] = {"user": both.c.user_id, "model": both.c.model, "source": both.c.source}
+    newest = kept.subquery()
+    both = flowed.union_all(select(newest.c.step, *(newest.c[name] for name in columns))).subquery()
+    dimensions: dict[str, Any] = {"user": both.c.user_id, "model": both.c.model, "source": both.c.source}
     query = select().select_from(both)
     if "group" in group_by or wanted.group_id:
         query = query.join(GroupMember, cast(GroupMember.user_id, String) == both.c.user_id)
-        columns["group"] = GroupMember.group_id
+        dimensions["group"] = GroupMember.group_id
     if wanted.group_id:
         query = query.where(GroupMember.group_id == wanted.group_id)
-    keys = [columns[name].label(name) for name in group_by]
+    keys = [dimensions[name].label(name) for name in group_by]
     query = query.add_columns(both.c.step, both.c.kind, func.sum(both.c.amount).label("amount"), *keys)
     query = query.group_by(both.c.step, both.c.kind, *keys).order_by(both.c.step, both.c.kind, *keys)
     return session.execute(query.limit(limit)).all()
 
 
-def _entries(wanted: UsageFilter, step: ColumnElement[Any]) -> Select[Any]:
+def _step(at: Any, wanted: UsageFilter, grain: str) -> ColumnElement[Any]:
+    return func.date_trunc(grain, at) if grain else literal(wanted.start, UsageEntry.at.type)
+
+
+def _entries(wanted: UsageFilter, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
     entry = UsageEntry
-    query = select(step.label("step"), entry.kind, entry.user_id, entry.model, entry.source, entry.amount)
-    query = query.where(entry.at >= wanted.start, entry.at < wanted.end, wanted.users)
-    if wanted.model:
-        query = query.where(entry.model == wanted.model)
-    if wanted.kind is not None:
-        query = query.where(entry.kind == wanted.kind)
-    return query
+    query: Any = select(entry.at, entry.kind, entry.user_id, entry.model, entry.source, entry.amount)
+    found: Select[Any] = query.where(entry.at >= wanted.start, entry.at < wanted.end, *conditions)
+    return found
 
 
 def user_names(session: Session, user_ids: Iterable[str]) -> dict[str, str]:
     """Names by id; those who are no users are missing."""
-    ids = {user_id for user_id in user_ids if is_uuid(user_id)}
+    ids = {user_id for user_id in set(user_ids) if is_uuid(user_id)}
     rows = session.execute(select(User.id, User.username).where(User.id.in_(ids))) if ids else ()
     return {str(user_id): name for user_id, name in rows}
 
@@ -234,34 +239,45 @@ def first_entry_at(session: Session, kinds: Iterable[Kind], *, trained: bool = F
     return min((at for at in firsts if at is not None), default=None)
 
 
-def sum_of(session: Session, kinds: Sequence[Kind], extent: Extent, *, trained: bool = False) -> float:
-    """All that was used of these kinds, or of them what trainings used."""
-    query = select(func.sum(UsageEntry.amount)).where(*extent.of(kinds))
-    return float(session.scalar(query.where(_TRAINED) if trained else query) or 0.0)
+@dataclass(frozen=True)
+class Measured:
+    """Sums of one part of a period: of a kind, or of a user or model over all kinds."""
+
+    amount: float
+    trained: float
+    """Of the amount, what trainings used."""
+    tokens: float
+    at_work: bool
+    """Anything but servers that go on running."""
+    ended: int
+    succeeded: int
+    waits: int
+    wait_seconds: float
 
 
-def count_users(session: Session, extent: Extent) -> int:
-    """Users who used anything; to have a server that goes on running is not to use it."""
-    kinds = [kind for kind in Kind if not kind.is_level]
-    query = select(func.count(distinct(UsageEntry.user_id))).where(*extent.of(kinds), UsageEntry.source != SERVING)
-    return session.scalar(query) or 0
+Measurements = dict[tuple[str, str], Measured]
+"""By ("kind", its name), ("user", id) and ("model", its name)."""
 
 
-def share_of_successes(session: Session, kinds: Sequence[Kind], extent: Extent) -> float | None:
-    """From 0 to 1; None when there was no use."""
-    found = session.scalar(select(func.avg(cast(UsageEntry.succeeded, Integer))).where(*extent.of(kinds)))
-    return None if found is None else float(found)
-
-
-def mean_queue_wait(session: Session, extent: Extent) -> float | None:
-    """Seconds; None when nothing queued."""
-    found = session.scalar(select(func.avg(UsageEntry.queue_wait)).where(*extent.of(list(Kind))))
-    return None if found is None else float(found)
-
-
-def ranking(session: Session, by: str, *, kinds: Sequence[Kind], extent: Extent, limit: int) -> list[tuple[str, float]]:
-    """The greatest users (`user_id`) or models (`model`) with their sums."""
-    name, total = getattr(UsageEntry, by), func.sum(UsageEntry.amount)
-    query = select(name, total).where(*extent.of(kinds), name != "").group_by(name)
-    rows = session.execute(query.order_by(total.desc(), name).limit(limit))
-    return [(str(key), float(amount)) for key, amount in rows]
+def measure(session: Session, start: datetime, end: datetime, users: Users) -> Measurements:
+    """Reads what was used once, and sums it by kind, by user and by model."""
+    flow = between(start, end, lambda table: [users(table.user_id)])
+    c = flow.c
+    each = (c.kind, c.user_id, c.model)
+    query = select(
+        *each,
+        func.sum(c.amount),
+        func.coalesce(func.sum(c.amount).filter(c.source == TRAINING), 0.0),
+        func.coalesce(func.sum(c.amount).filter(c.kind.in_(TOKENS)), 0.0),
+        func.bool_or(c.source != SERVING),
+        *(func.sum(each) for each in (c.ended, c.succeeded, c.waits, c.wait_seconds)),
+        func.grouping(*each),
+    ).group_by(func.grouping_sets(*(tuple_(column) for column in each)))
+    found: Measurements = {}
+    for *names, amount, trained, tokens, at_work, ended, succeeded, waits, seconds, absent in session.execute(query):
+        # A bit for each name that is not told apart, the first the highest.
+        which = {0b011: 0, 0b101: 1, 0b110: 2}[absent]
+        found[("kind", "user", "model")[which], str(names[which])] = Measured(
+            amount, trained, tokens, at_work, int(ended), int(succeeded), int(waits), seconds
+        )
+    return found

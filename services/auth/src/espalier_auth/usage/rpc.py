@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -13,7 +14,7 @@ from espalier_auth.errors import ForPeopleOnly
 from espalier_auth.etags import quota_etag
 from espalier_auth.usage import repository
 from espalier_auth.usage.errors import InvalidPeriod, InvalidQuota, InvalidReservation
-from espalier_auth.usage.models import Kind, Period, Quota, UsageEntry
+from espalier_auth.usage.models import Kind, Period, Quota
 from espalier_auth.usage.service import Quotas, QuotaStatus
 from espalier_auth.usage.statistics import Figure, statistics
 from espalier_common.db import Database, utc_now
@@ -50,20 +51,23 @@ class UsageRpc(usage_pb2_grpc.UsageServiceServicer):
         self._database = database
 
     def ListUsage(self, request: usage_pb2.ListUsageRequest, context: object) -> usage_pb2.ListUsageResponse:
-        users = visible(UsageEntry.user_id, current_principal())
-        if request.user_id:
-            users = and_(users, UsageEntry.user_id == request.user_id)
+        principal = current_principal()
+
+        def users(user_id: Any) -> ColumnElement[bool]:
+            seen = visible(user_id, principal)
+            return and_(seen, user_id == request.user_id) if request.user_id else seen
+
         with self._database.transaction() as session:
             return _list(session, request, users, group_id=request.group_id)
 
     def ListMyUsage(self, request: usage_pb2.ListMyUsageRequest, context: object) -> usage_pb2.ListUsageResponse:
-        users = private(UsageEntry.user_id, current_principal())
+        users = partial(private, principal=current_principal())
         with self._database.transaction() as session:
             return _list(session, request, users, group_id="")
 
     def GetStatistics(self, request: usage_pb2.GetStatisticsRequest, context: object) -> usage_pb2.Statistics:
         start, end = _period(request)
-        users = visible(UsageEntry.user_id, current_principal())
+        users = partial(visible, principal=current_principal())
         with self._database.transaction() as session:
             found = statistics(session, start=start, end=end, users=users)
             names = repository.user_names(session, (user_id for user_id, _ in found.top_users))
@@ -163,7 +167,7 @@ class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
         )
 
 
-def _list(session: Session, request: Any, mine: ColumnElement[bool], *, group_id: str) -> usage_pb2.ListUsageResponse:
+def _list(session: Session, request: Any, mine: repository.Users, *, group_id: str) -> usage_pb2.ListUsageResponse:
     start, end = _period(request)
     dimensions = _dimensions(request.group_by)
     wanted = repository.UsageFilter(

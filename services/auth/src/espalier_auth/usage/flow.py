@@ -1,0 +1,47 @@
+"""Use between two moments, to be summed: whole days out of their own sums, both ends entry by entry."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Float, Subquery, case, cast, func, literal, select, union_all
+
+from espalier_auth.usage.models import Kind, UsageDay, UsageEntry
+
+Narrow = Callable[[Any], Sequence[ColumnElement[bool]]]
+"""The conditions on what is summed, given UsageEntry or UsageDay: on kind, user_id, model and source."""
+
+_DAY = timedelta(days=1)
+
+
+def between(start: datetime, end: datetime, narrow: Narrow) -> Subquery:
+    """Columns at, kind, user_id, model, source, amount, ended, succeeded, waits, wait_seconds.
+
+    `at` is the beginning of the day in UTC where a day is summed. What is kept is no flow and is left out.
+    """
+    first, last = _midnight(start + _DAY - timedelta(microseconds=1)), _midnight(end)
+    if first >= last:
+        return union_all(_entries(start, end, narrow)).subquery()
+    day = UsageDay
+    days: Any = select(
+        day.day.label("at"), day.kind, day.user_id, day.model, day.source,
+        day.amount, day.ended, day.succeeded, day.waits, day.wait_seconds,
+    ).where(day.day >= first, day.day < last, *narrow(day))  # fmt: skip
+    ends = [_entries(*each, narrow) for each in ((start, first), (last, end)) if each[0] < each[1]]
+    return union_all(days, *ends).subquery()
+
+
+def _entries(start: datetime, end: datetime, narrow: Narrow) -> Any:
+    entry = UsageEntry
+    succeeded: ColumnElement[bool] = entry.succeeded.is_(True)
+    return select(
+        entry.at, entry.kind, entry.user_id, entry.model, entry.source, entry.amount,
+        cast(case((entry.succeeded.is_(None), 0), else_=1), BigInteger).label("ended"),
+        cast(case((succeeded, 1), else_=0), BigInteger).label("succeeded"),
+        cast(case((entry.queue_wait.is_(None), 0), else_=1), BigInteger).label("waits"),
+        func.coalesce(entry.queue_wait, literal(0.0, Float)).label("wait_seconds"),
+    ).where(entry.at >= start, entry.at < end, entry.kind != Kind.STORED_BYTES, *narrow(entry))  # fmt: skip
+
+
+def _midnight(moment: datetime) -> datetime:
+    return datetime.combine(moment.astimezone(UTC).date(), time(), tzinfo=UTC)
