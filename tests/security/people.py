@@ -10,9 +10,14 @@ from espalier_auth.second_factor.codes import STEP_SECONDS, code_of
 
 def user(platform: Platform, name: str, role: str) -> Api:
     """A new user with one role, signed in."""
-    password = f"the password of {name} 71"
+    password = password_of(name)
     platform.admin().call("POST", "/api/v1/users", {"user": {"username": name, "roles": [role]}, "password": password})
     return platform.login(name, password)
+
+
+def password_of(name: str) -> str:
+    """The password of a user that `user` made."""
+    return f"the password of {name} 71"
 
 
 def token_of(api: Api) -> str:

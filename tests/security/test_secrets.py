@@ -12,7 +12,7 @@ from urllib.parse import quote
 import psycopg2
 import pytest
 from belongings import Belongings
-from people import token_of
+from people import code_now, token_of
 from platform_process import Api, Platform
 from psycopg2 import sql
 
@@ -62,6 +62,7 @@ def sign_in(platform: Platform, planted: Planted, admin: Api) -> None:
     again = sonja.http.post("/api/v1/auth/refresh", json={"refresh_token": sonja.refresh_token})
     planted.refusals.append(again.text)
     key(platform, planted, second)
+    factor(platform, planted, second)
     link = admin.call("POST", f"/api/v1/users/{user_id}:resetPassword", {})["url"]
     planted.secrets["reset link"] = link.rsplit("=", 1)[-1].rsplit("/", 1)[-1]
     third = planted.make("third password")
@@ -70,6 +71,36 @@ def sign_in(platform: Platform, planted: Planted, admin: Api) -> None:
     planted.refusals.append(admin.http.post("/api/v1/auth/reset-password", json=body).text)
     invited = admin.call("POST", "/api/v1/invitations", {"roles": ["tester"]})["url"]
     planted.secrets["invitation"] = invited.rsplit("=", 1)[-1].rsplit("/", 1)[-1]
+
+
+def factor(platform: Platform, planted: Planted, password: str) -> None:
+    """Secret, address and codes of a second factor, used, wrong and in the wrong place; removed at the end."""
+    sonja = platform.login("sonja", password)
+    begun = sonja.call("POST", "/api/v1/me/second-factor", {})
+    planted.secrets |= {"secret of an authenticator": begun["secret"], "its address": begun["otpauth_uri"]}
+    planted.secrets["the secret's bytes"] = base64.b32decode(begun["secret"]).hex()
+    confirm = {"code": code_now(begun["secret"])}
+    codes = sonja.call("POST", "/api/v1/me/second-factor:confirm", confirm)["recovery_codes"]
+    login = {"username": "sonja", "password": password}
+    wrong = [
+        {**login, "code": planted.make("wrong code")},
+        {**login, "code": planted.make("long code") * 10},
+        {**login, "codes": planted.make("misspelt code")},
+        {**login, "code": [planted.make("code in a list")]},
+        {"username": "sonja", "password": "wrong", "code": codes[0]},
+        {"username": codes[1], "password": codes[2], "code": codes[3]},
+        login,
+    ]
+    planted.refusals += [sonja.http.post("/api/v1/auth/login", json=body).text for body in wrong]
+    for verb in ("remove", "newRecoveryCodes", "confirm"):
+        body = {"code": planted.make(f"code to {verb}")}
+        planted.refusals.append(sonja.http.post(f"/api/v1/me/second-factor:{verb}", json=body).text)
+    assert sonja.http.post("/api/v1/auth/login", json={**login, "code": codes[4]}).is_success
+    made = sonja.call("POST", "/api/v1/me/second-factor:newRecoveryCodes", {"code": codes[5]})["recovery_codes"]
+    sonja.call("POST", "/api/v1/me/second-factor:remove", {"code": made[0]})
+    shown = {f"recovery code {number}": code for number, code in enumerate([*codes, *made])}
+    typed = {f"{what} as it is compared": code.replace("-", "").upper() for what, code in shown.items()}
+    planted.secrets |= shown | typed
 
 
 def key(platform: Platform, planted: Planted, password: str) -> None:
