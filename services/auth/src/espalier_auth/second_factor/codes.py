@@ -53,10 +53,12 @@ def code_of(secret: bytes, step: int, *, digits: int = DIGITS) -> str:
 
 def step_of(secret: bytes, code: str, *, now: float) -> int | None:
     """The half minute whose code this is, if that is still taken at the Unix time `now`; None for a wrong one."""
-    current = int(now // STEP_SECONDS)
+    current, typed = int(now // STEP_SECONDS), code.encode()
     # Compared with all of them, so that the time does not tell which one it was.
     right = [
-        step for step in range(current - STEPS_LATE, current + 1) if hmac.compare_digest(code_of(secret, step), code)
+        step
+        for step in range(current - STEPS_LATE, current + 1)
+        if hmac.compare_digest(code_of(secret, step).encode(), typed)
     ]
     return right[-1] if right else None
 
