@@ -193,4 +193,4 @@ def test_the_runner_may_publish_telemetry_alone() -> None:
         "subscribe": ["_INBOX.runner.>"],
     }
     assert permissions_of("gateway") == {"publish": ["espalier.gateway.audit"], "subscribe": ["_INBOX.gateway.>"]}
-    assert "espalier.model_registry.>" in permissions_of("model-registry")["publish"]["allow"]
+    assert "espalier.model_registry.>" in permissions_of("model-registry")["publish"]

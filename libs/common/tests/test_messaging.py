@@ -5,14 +5,16 @@ import json
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nats
 import pytest
 from sqlalchemy import func, select, text
 
-from espalier_common.bus import Bus, Consumer, Event, Stream
+from espalier_common.bus import AUDIT, Bus, Consumer, Event, Stream
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import Unavailable
 from espalier_common.infra import processes
@@ -178,6 +180,52 @@ async def test_a_user_publishes_its_own_and_reports_of_use_and_nothing_else(serv
             await bus.publish("espalier.auth.v1.UserCreated", b"", msg_id="2")
     finally:
         await bus.close()
+        await asyncio.to_thread(server.stop)
+
+
+async def test_a_service_takes_nothing_of_others_out_of_the_bus_and_changes_no_stream(service_home: Path) -> None:
+    server = LocalNats(
+        service_home / uuid.uuid4().hex, port=processes.free_port(), passwords={"auth": "a", "chat": "b"}
+    )
+    await asyncio.to_thread(server.start)
+    auth, chat = Bus(server.url("auth"), name="auth"), Bus(server.url("chat"), name="chat")
+    refused: list[str] = []
+
+    async def note_refusal(error: Exception) -> None:
+        refused.append(str(error).lower())
+
+    client = await nats.connect(f"nats://127.0.0.1:{server.port}", user="chat", password="b", error_cb=note_refusal)
+    try:
+        for bus in (auth, chat):
+            await bus.start()
+            await asyncio.wait_for(bus.wait_connected(), 60)
+        await auth.publish("espalier.auth.audit", b"", msg_id="1")
+        # One of another release: the settings stay those of the stream's owner.
+        await chat.ensure_stream(replace(AUDIT, max_bytes=1 << 20))
+        await chat.publish("espalier.chat.audit", b"", msg_id="2")
+        consumer = await auth.subscribe(AUDIT, durable="auth-audit", subjects=AUDIT.subjects)
+
+        consumers, streams = "$JS.API.CONSUMER", "$JS.API.STREAM"
+        forbidden = [
+            "espalier.auth.audit",
+            "$JS.API.DIRECT.GET.audit",
+            "$JS.ACK.audit.auth-audit.1.1.1.1.0",
+            *(f"{streams}.{verb}.audit" for verb in ("UPDATE", "PURGE", "DELETE", "MSG.GET", "MSG.DELETE", "SNAPSHOT")),
+            *(f"{streams}.CREATE.{name}" for name in ("other", "audit2")),
+            *(f"{consumers}.{verb}.audit" for verb in ("CREATE", "CREATE.audit.chat", "DURABLE.CREATE.audit.chat")),
+            *(f"{consumers}.{verb}.audit.auth-audit" for verb in ("MSG.NEXT", "DELETE", "INFO", "PAUSE", "UNPIN")),
+        ]
+        for subject in forbidden:
+            await client.publish(subject, b"{}")
+        await client.flush(60)
+        assert len([text for text in refused if "permissions violation" in text]) == len(forbidden), refused
+
+        found = [await consumer.fetch(1, timeout=60) for _ in range(2)]
+        assert [message.subject for (message,) in found] == ["espalier.auth.audit", "espalier.chat.audit"]
+    finally:
+        await client.close()
+        await auth.close()
+        await chat.close()
         await asyncio.to_thread(server.stop)
 
 

@@ -191,15 +191,25 @@ def eventually() -> Callable[[Callable[[], Any]], Awaitable[Any]]:
     return wait
 
 
+READER = "reader"
+
+
 class Bus:
-    """A real NATS server with the platform's users, which a test can stop and start."""
+    """A real NATS server with the platform's user for runners, which a test can stop and start."""
 
     def __init__(self, directory: Path) -> None:
         from espalier_common.infra import processes
         from espalier_common.infra.nats import RUNNER, LocalNats
 
-        passwords = {RUNNER: uuid.uuid4().hex, "training-orchestrator": uuid.uuid4().hex}
-        self.server = LocalNats(directory, port=processes.free_port(), passwords=passwords)
+        class Server(LocalNats):
+            """Its user `reader`, which the platform has not, looks into what was published."""
+
+            def _user(self, name: str) -> dict[str, Any]:
+                user = super()._user(name)
+                return {"user": name, "password": user["password"]} if name == READER else user
+
+        passwords = {RUNNER: uuid.uuid4().hex, READER: uuid.uuid4().hex}
+        self.server = Server(directory, port=processes.free_port(), passwords=passwords)
         self.runner_url = self.server.url(RUNNER)
 
     async def make_stream(self) -> None:
@@ -226,8 +236,7 @@ class Bus:
     async def _connect(self) -> Any:
         import nats
 
-        name = "training-orchestrator"
-        return await nats.connect(self.server.url(name), inbox_prefix=f"_INBOX.{name}".encode())
+        return await nats.connect(self.server.url(READER))
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from espalier_common.packs import PACK_HEADER, unpack
 from espalier_common.settings import SettingsError
 from espalier_common.streams import AUDIT as AUDIT  # noqa: PLC0414  (part of this interface, as are the next three)
 from espalier_common.streams import EVENTS as EVENTS  # noqa: PLC0414
+from espalier_common.streams import STREAMS
 from espalier_common.streams import TELEMETRY as TELEMETRY  # noqa: PLC0414
 from espalier_common.streams import Stream as Stream  # noqa: PLC0414
 from espalier_common.telemetry import get_logger
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
+    from nats.js.api import StreamConfig
     from sqlalchemy.orm import Session
 
     from espalier_common.db import Database
 
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
+STREAM_IS_THERE = 10058  # JetStream's code: under this name, with other settings
 MAX_DELIVERIES = 5
 FETCH_SECONDS = 5.0  # until it is looked whether the connection still stands
 ACK_WAIT = 60.0  # seconds until an unanswered message is delivered again
@@ -136,11 +139,10 @@ class Bus:
         future.result(timeout=15)
 
     async def ensure_stream(self, stream: Stream) -> None:
-        """Creates the stream, or brings it to these settings. Raises Unavailable when the bus is away."""
+        """Creates the stream; brings it to these settings where it is ours. Raises Unavailable when the bus is away."""
         self._connection()
         from nats.errors import Error
         from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
-        from nats.js.errors import NotFoundError
 
         if stream.name in self._ensured:
             return
@@ -156,13 +158,25 @@ class Bus:
             allow_direct=True,
         )
         try:
-            try:
-                await self._jetstream().update_stream(config)
-            except NotFoundError:
-                await self._jetstream().add_stream(config)
+            await self._put_stream(config, is_ours=stream.owner in ("", self._name))
         except (Error, TimeoutError, OSError) as error:
             raise _away(error) from error
         self._ensured.add(stream.name)
+
+    async def _put_stream(self, config: "StreamConfig", *, is_ours: bool) -> None:
+        from nats.js.errors import APIError, NotFoundError
+
+        jetstream = self._jetstream()
+        if is_ours:
+            with suppress(NotFoundError):
+                await jetstream.update_stream(config)
+                return
+        try:
+            await jetstream.add_stream(config)
+        except APIError as error:
+            # Its owner, who may be of another release, says how it is.
+            if is_ours or error.err_code != STREAM_IS_THERE:
+                raise
 
     async def subscribe(self, stream: Stream, *, durable: str, subjects: Sequence[str]) -> Any:
         """A durable pull subscription, for `Consumer`. Raises Unavailable when the bus is away."""
@@ -189,7 +203,7 @@ class Bus:
         return await self._connection().subscribe(subject)
 
     async def _ensure_for(self, subject: str) -> None:
-        for stream in (EVENTS, TELEMETRY, AUDIT):
+        for stream in STREAMS:
             if stream.takes(subject):
                 await self.ensure_stream(stream)
 

@@ -4,6 +4,9 @@ Each service is a NATS user that may publish its own events and reports of use, 
 password is on every training node, may publish telemetry alone, and the gateway, which the world reaches, nothing but
 what it tells the audit log. Inboxes are private: user `x` receives under
 `_INBOX.x` only.
+
+Of JetStream a service may make the streams (which changes none that is there), change those it owns, and ask its own
+consumers. With more it could take what others told the audit log, or let a stream of its own publish in their name.
 """
 
 import json
@@ -16,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from espalier_common.bus import TELEMETRY
 from espalier_common.infra import processes
 from espalier_common.infra.processes import ProcessError, ProcessRecord
+from espalier_common.streams import CONSUMERS, STREAMS, TELEMETRY
 
 RUNNER = "runner"
 GATEWAY = "gateway"
@@ -115,20 +118,18 @@ class LocalNats:
 
 
 def permissions_of(user: str) -> dict[str, Any]:
-    """What a user may publish and receive. A service: its own events, and JetStream's API without what destroys."""
+    """What a user may publish and receive. A service: its own events, and what it needs of JetStream's API."""
     inbox = f"_INBOX.{user}.>"
     if user == RUNNER:
         return {"publish": [*TELEMETRY.subjects], "subscribe": [inbox]}
     if user == GATEWAY:
         return {"publish": ["espalier.gateway.audit"], "subscribe": [inbox]}
-    own = f"espalier.{user.replace('-', '_')}.>"
-    return {
-        "publish": {
-            "allow": [own, USAGE_REPORTS, "$JS.API.>", "$JS.ACK.>"],
-            "deny": ["$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>", "$JS.API.STREAM.MSG.DELETE.>"],
-        },
-        "subscribe": [inbox],
-    }
+    api = [f"$JS.API.STREAM.CREATE.{stream.name}" for stream in STREAMS]
+    api += [f"$JS.API.STREAM.UPDATE.{stream.name}" for stream in STREAMS if stream.owner == user]
+    for stream, consumer in CONSUMERS.get(user, ()):
+        api += [f"$JS.API.CONSUMER.{verb}.{stream}.{consumer}" for verb in ("DURABLE.CREATE", "MSG.NEXT")]
+        api.append(f"$JS.ACK.{stream}.{consumer}.>")
+    return {"publish": [f"espalier.{user.replace('-', '_')}.>", USAGE_REPORTS, *api], "subscribe": [inbox]}
 
 
 def server_binary() -> Path:
