@@ -160,6 +160,14 @@ def test_an_undeployed_model_no_longer_answers(trainer: Api, deployment: dict[st
         return True if state == "DEPLOYMENT_STATE_STOPPED" else None
 
     until(stopped, what="the end of the deployment")
+    wanted = {"group_by": ["source", "model"], "kind": "USAGE_KIND_CPU_SECONDS"}
+
+    def told() -> float | None:
+        rows = trainer.get("/api/v1/me/usage", **wanted)["rows"]
+        amounts = [row["amount"] for row in rows if (row["source"], row["model"]) == ("serving", "sums")]
+        return amounts[0] if amounts else None
+
+    assert until(told, what="the server's time in the ledger of who deployed it") > 0
     session = trainer.call("POST", "/api/v1/chat/sessions", {"deployment_id": deployment["id"]})
     answer = trainer.http.post(f"/api/v1/chat/sessions/{session['id']}/messages", json={"text": "Are you there?"})
     assert answer.status_code == 409

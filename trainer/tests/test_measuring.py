@@ -19,7 +19,7 @@ from espalier_data.tokenizer import save_tokenizer, train_tokenizer
 from espalier_trainer.data import Collator, TokenRows
 from espalier_trainer.errors import LossError
 from espalier_trainer.evaluation import evaluate
-from espalier_trainer.metrics import MetricsCallback, MetricsFile, TokenMeter
+from espalier_trainer.metrics import MetricsCallback, MetricsFile, TokenFile, TokenMeter
 from espalier_trainer.process import Place
 from espalier_trainer.run_file import RunFile
 
@@ -105,6 +105,14 @@ def test_numbers_that_json_lacks_are_written_as_strings_and_end_the_run(tmp_path
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert (line["step"], line["total_steps"], line["epoch"]) == (3, 9, 0.5)
     assert (line["values"]["train/loss"], line["values"]["train/grad_norm"]) == ("NaN", "Infinity")
+
+
+def test_the_count_of_tokens_is_in_a_file_before_the_next_micro_batch(tmp_path: Path) -> None:
+    file = tmp_path / "counts" / "rank-0"
+    meter = TokenMeter(before=100, file=TokenFile(file))
+    for tokens, counted in ((20, 20), (1, 21)):
+        meter.add(tokens)
+        assert int(file.read_text()) == counted
 
 
 def test_tokens_of_earlier_attempts_count() -> None:

@@ -163,7 +163,7 @@ async def running(orchestrator: Any) -> tuple[Any, str]:
 async def test_a_long_training_is_told_while_it_goes_on_and_ends_once(orchestrator: Any, start: Any) -> None:
     run, name = await running(orchestrator)
     began = quarter_of(utc_now()) - 2 * QUARTER
-    counts = Path(orchestrator.spec_of(run.id, 1).directory) / "tokens"
+    counts = Path(orchestrator.spec_of(run.id, 1).directory) / "counts"
     counts.mkdir()
     (counts / "rank-0").write_text(f"{100:020d}")
     orchestrator.launcher.seen[name] = Observation(phase=Phase.RUNNING, started_at=began)

@@ -149,7 +149,7 @@ async def test_the_ranks_own_count_is_right_where_they_were_killed_between_two_m
     run = await orchestrator.queued_run()
     await orchestrator.tick(2)
     measure(orchestrator, run, 1, {2: 100})
-    counts = Path(orchestrator.spec_of(run.id, 1).directory) / "tokens"
+    counts = Path(orchestrator.spec_of(run.id, 1).directory) / "counts"
     counts.mkdir()
     (counts / "rank-0").write_text(f"{80:020d}")
     (counts / "rank-1").write_text(f"{75:020d}")

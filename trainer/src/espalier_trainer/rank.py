@@ -43,7 +43,7 @@ def train(run: RunFile, place: Place, attempt_dir: Path) -> None:
     model = load_model(run, base, tokenizer, template)
 
     collator = Collator(pad_id=tokenizer.pad_id)
-    counted = TokenFile(attempt_dir / "tokens" / f"rank-{place.rank}")
+    counted = TokenFile(attempt_dir / "counts" / f"rank-{place.rank}")
     meter = TokenMeter(before=resumed.tokens if resumed else 0, file=counted)
     measured = partial(measure, model, data.validation, collator, batch_size=run.eval_batch_size, place=place)
 

@@ -67,6 +67,18 @@ def test_the_exit_code_says_what_kind_of_failure_it_was(
     assert result["message"].startswith(message)
 
 
+async def test_the_time_of_the_lock_is_the_last_sign_of_life(attempt: Any, eventually: Any) -> None:
+    attempt.prepare("say(os.getpid())\n" + FOREVER)
+    runner = attempt.start()
+    await eventually(lambda: attempt.log(1))
+    lock = attempt.path / "runner.lock"
+    os.utime(lock, (0, 0))
+    await eventually(lambda: lock.stat().st_mtime > 0)
+    runner.kill()
+    runner.wait()
+    assert lock.stat().st_mtime > 0
+
+
 async def test_a_killed_rank_is_told_as_such(attempt: Any, eventually: Any) -> None:
     attempt.prepare("say(os.getpid())\n" + FOREVER)
     runner = attempt.start()

@@ -219,7 +219,7 @@ def _exceeded(status: QuotaStatus, wanted: float, *, name: str) -> QuotaExceeded
         ending = f"It begins anew at {local:%Y-%m-%d %H:%M} ({quota.time_zone})."
         retry_after = max(1.0, (status.reset_at - utc_now()).total_seconds())
     else:
-        ending = "Wait until a run has ended." if quota.kind is Kind.CONCURRENT_RUNS else "Delete what is not needed."
+        ending = "Wait until a run has ended." if quota.kind is Kind.CONCURRENT_RUNS else _KEPT
     if _is_in_vain(status, wanted):
         ending = (
             "The whole quota is less than that, so waiting does not help: ask for less, or an administrator for more."
@@ -239,6 +239,8 @@ def _exceeded(status: QuotaStatus, wanted: float, *, name: str) -> QuotaExceeded
     )
 
 
+# Only the checkpoints that a run no longer needs go by themselves.
+_KEPT = "Ask an administrator for more; a lower save_total_limit lets runs keep fewer checkpoints."
 _UNITS = {
     Kind.TOKENS_IN: "tokens",
     Kind.TOKENS_OUT: "tokens of answers",

@@ -46,7 +46,7 @@ class Harvest:
         with self._database.transaction() as session:
             measured = repository.last_tokens(session, attempt.run_id, attempt.number)
         saved = self._ledger.tokens_saved(attempt.run_id, attempt.number)
-        counted = _counted(Path(attempt.directory) / "tokens")
+        counted = _counted(Path(attempt.directory) / "counts")
         return max(counted, max(measured, saved) - attempt.tokens_before)
 
     def _gather_metrics(self, attempt: Attempt) -> None:
