@@ -205,6 +205,18 @@ async def test_a_connection_lives_on_when_such_a_body_has_come(start_gateway: St
     writer.close()
 
 
+async def test_an_upload_of_a_byte_now_and_then_is_cut_off(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(upload_idle_seconds=1.0)
+    reader, writer = await connect(gateway)
+    head = b"POST /api/v1/files?filename=a HTTP/1.1\r\n" + HOST + b"Authorization: Bearer " + gateway.token().encode()
+    writer.write(head + b"\r\nContent-Type: application/octet-stream\r\nContent-Length: 100000\r\n\r\n")
+    trickle = asyncio.create_task(_trickle(writer, b""))
+    answer = Answered(await asyncio.wait_for(reader.read(), 60))
+    trickle.cancel()
+    assert (answer.status, answer.json()["reason"]) == (408, "REQUEST_TOO_SLOW")
+    writer.close()
+
+
 async def test_who_takes_nothing_of_his_answer_is_let_go(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(stall_seconds=0.5)
     host, port = gateway.address.rsplit(":", 1)
