@@ -194,6 +194,43 @@ async def test_nobody_comes_to_reach_others_by_a_group_that_he_makes_or_joins(st
     await set_members(town.auth, admin, hill.id, lea, otto)
 
 
+async def test_nobody_lets_others_reach_whom_he_does_not_reach(start_auth: Any) -> None:
+    town = await Town(await start_auth(), "all").build()
+    admin = (await town.auth.login()).access_token
+    lea, mia, otto = (town.ids[name] for name in ("lea", "mia", "otto"))
+    roles = access_pb2_grpc.RoleServiceStub(town.auth.channel(admin))
+    for name, permission, scope in (
+        ("editor", "auth.roles.update", "all"),
+        ("reader", "training.runs.get", "group"),
+        ("owner", "training.runs.get", "own"),
+    ):
+        role = resources_pb2.Role(name=name, permissions=[permission], scope=scope)
+        await roles.CreateRole(access_pb2.CreateRoleRequest(role=role))
+    await give_roles(town.auth, lea, ["lead", "editor", "reader"])
+    await give_roles(town.auth, mia, ["owner"])
+    hill = await make_group(town.auth, admin, "hill", mia, otto)
+    token = (await town.auth.login("lea", PASSWORD)).access_token
+
+    def attempts() -> list[Awaitable[Any]]:
+        given = service_pb2.UpdateUserRequest(user=resources_pb2.User(id=mia, roles=["owner", "reader"]))
+        given.update_mask.paths.append("roles")
+        widened = access_pb2.UpdateRoleRequest(role=resources_pb2.Role(name="owner", scope="group"))
+        widened.update_mask.paths.append("scope")
+        stub = access_pb2_grpc.RoleServiceStub(town.auth.channel(token))
+        return [town.auth.users(token).UpdateUser(given), stub.UpdateRole(widened)]
+
+    for call in attempts():
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        answer = from_rpc_error(refused.value)
+        assert (answer.reason, answer.metadata["permission"]) == ("ABOVE_OWN_RIGHTS", "training.runs.get")
+
+    # In no group but hers Mia reaches nobody whom Lea does not.
+    await set_members(town.auth, admin, hill.id, otto)
+    for call in attempts():
+        await call
+
+
 async def test_nobody_comes_to_stand_for_one_whose_data_he_does_not_reach(start_auth: Any) -> None:
     town = await Town(await start_auth(public_url="https://espalier.example.org"), "all").build()
     channel = town.auth.channel((await town.auth.login()).access_token)

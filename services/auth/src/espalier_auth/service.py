@@ -275,6 +275,7 @@ class Users:
             require_free_email(session, changes.email, except_for=user.id)
             user.set_email(changes.email, verified=True)
         if changes.roles is not None:
+            self._access.require_reach_of(session, [user.id], set(changes.roles) - held, by=by)
             user.roles = sorted(set(changes.roles))
         if changes.disabled is not None:
             user.disabled = changes.disabled

@@ -120,6 +120,14 @@ class AccessRights:
             if lacking := _lacking(role, by, rights):
                 raise AboveOwnRights(role.name, lacking=lacking)
 
+    def require_reach_of(
+        self, session: Session, holders: Collection[str], names: Collection[str], *, by: Principal
+    ) -> None:
+        """The same of people who hold these roles from now on, in all the groups that they are in."""
+        if names:
+            peers = {peer for holder in holders for peer in repository.peers_of(session, holder)}
+            self.require_reach(session, names, peers, by=by)
+
     def reaching(self, session: Session, names: Iterable[str], members: Collection[str], *, giver: str) -> list[Role]:
         """Those of the roles that reach their holder's groups, as far as whoever puts these people into one group must
         reach himself: everybody, unless he shares groups with all of them already.

@@ -28,7 +28,7 @@ from espalier_auth.access.rights import AccessRights, to_role
 from espalier_auth.etags import etag_of, require_unchanged, role_etag
 from espalier_auth.models import GroupMember
 from espalier_auth.registration.repository import open_invitations_with_role
-from espalier_auth.roles import Role
+from espalier_auth.roles import Rights, Role
 from espalier_auth.sessions.repository import revoke_tokens_before
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import FieldViolation
@@ -75,11 +75,12 @@ class CustomRoles:
     def update(self, session: Session, name: str, changes: RoleChanges, *, by: Principal) -> Role:
         """Changes a role and with it what all who have it may do.
 
-        Raises RoleNotFound, RoleIsBuiltIn, ChangedMeanwhile, InvalidRole, AbovePermissions.
+        Raises RoleNotFound, RoleIsBuiltIn, ChangedMeanwhile, InvalidRole, AbovePermissions, AboveOwnRights.
         """
         custom = self._lock(session, name)
-        require_unchanged(changes.etag, role_etag(to_role(custom)), what=f"the role {name}")
-        self._require_own(session, to_role(custom), by=by)
+        before = to_role(custom)
+        require_unchanged(changes.etag, role_etag(before), what=f"the role {name}")
+        self._require_own(session, before, by=by)
         if changes.permissions is not None:
             self._require_grantable(changes.permissions)
             custom.permissions = sorted(set(changes.permissions))
@@ -90,7 +91,10 @@ class CustomRoles:
         self._require_own(session, to_role(custom), by=by)
         session.flush()
         if changes.permissions is not None or changes.scope is not None:
-            take_back(session, repository.users_with_role(session, name))
+            holders = repository.users_with_role(session, name)
+            if not Rights.of([before]).covers(to_role(custom)):
+                self._access.require_reach_of(session, holders, [name], by=by)
+            take_back(session, holders)
         return to_role(custom)
 
     def delete(self, session: Session, name: str, *, by: Principal) -> None:
