@@ -175,8 +175,9 @@ def _table(users: list[dict[str, Any]]) -> Any:
             user["username"],
             ", ".join(user["roles"]),
             "disabled" if user["disabled"] else "",
+            "yes" if user.get("second_factor_enrolled") else "",
             age(user.get("last_login_time")),
         )
         for user in users
     ]
-    return table_of(("ID", "USER", "ROLES", "", "LAST LOGIN"), rows)
+    return table_of(("ID", "USER", "ROLES", "", "2ND FACTOR", "LAST LOGIN"), rows)

@@ -1,4 +1,6 @@
-"""How often passwords may be tried. Each call is part of the caller's transaction.
+"""How often passwords may be tried, and with them the codes of second factors, which count alike.
+
+Each call is part of the caller's transaction.
 
 Guessing is slow for one account, however many places it comes from, and nobody shuts out another for good:
 
