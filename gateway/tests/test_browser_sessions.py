@@ -43,6 +43,24 @@ async def test_a_login_with_cookie_answers_cookies_and_no_token_in_the_body(gate
     await client.aclose()
 
 
+async def test_a_browser_that_is_to_forget_the_session_is_given_no_time_for_it_at_any_renewal(
+    gateway: RunningGateway,
+) -> None:
+    gateway.fakes["auth"].access_token = gateway.token()
+    answer = await gateway.client.post(LOGIN, json={**ADA, "cookie": True, "until_closed": True})
+    for _ in range(2):
+        cookies = {each.partition("=")[0]: each for each in answer.headers.get_list("set-cookie")}
+        for name in ("espalier_access", "espalier_refresh", "espalier_csrf"):
+            assert "Max-Age" not in cookies[name]
+            assert "expires" not in cookies[name].lower()
+        proof = {"x-csrf-token": gateway.client.cookies["espalier_csrf"]}
+        answer = await gateway.client.post("/api/v1/auth/refresh", json={}, headers=proof)
+        assert answer.status_code == 200, answer.text
+    # Another sign-in chooses anew.
+    answer = await gateway.client.post(LOGIN, json={**ADA, "cookie": True})
+    assert all("Max-Age=" in each for each in answer.headers.get_list("set-cookie"))
+
+
 async def test_a_sign_in_at_a_provider_answers_cookies_too(gateway: RunningGateway) -> None:
     address = "/api/v1/auth/oidc/corporate:finish"
     body = {"code": "c", "state": "s", "binding": "b"}

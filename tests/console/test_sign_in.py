@@ -31,6 +31,36 @@ async def test_the_page_that_was_asked_for_comes_after_the_sign_in(windows: Wind
     await heading(page, "Sign in")
 
 
+async def test_a_browser_keeps_a_session_over_its_end_only_where_that_is_ticked(
+    windows: Windows, new_user: NewUser
+) -> None:
+    new_user("ilse")
+    context = await windows.open()
+    page = await context.new_page()
+    ending = ("espalier_access", "espalier_refresh", "espalier_csrf")
+
+    async def ends() -> set[bool]:
+        return {each["expires"] == -1 for each in await context.cookies() if each["name"] in ending}
+
+    await page.goto("/login")
+    await sign_in(page, "ilse")
+    assert await ends() == {True}
+    # Not even a renewal gives it a time.
+    await context.clear_cookies(name="espalier_access")
+    await page.goto("/profile")
+    await heading(page, "Your account")
+    assert await ends() == {True}
+
+    await page.get_by_role("button", name="ilse", exact=True).click()
+    await page.get_by_role("menuitem", name="Sign out").click()
+    await page.get_by_label("Stay signed in on this device").check()
+    await sign_in(page, "ilse")
+    assert await ends() == {False}
+    await page.get_by_role("button", name="ilse", exact=True).click()
+    await page.get_by_role("menuitem", name="Sign out").click()
+    await expect(page.get_by_label("Stay signed in on this device")).to_be_checked()
+
+
 async def test_no_page_of_another_site_comes_after_the_sign_in(windows: Windows, new_user: NewUser) -> None:
     new_user("iris")
     page = await windows.page("/login?next=//evil.example.org/")

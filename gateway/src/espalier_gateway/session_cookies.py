@@ -20,6 +20,9 @@ from espalier_gateway.errors import CsrfRefused
 from espalier_gateway.settings import GatewaySettings
 
 DEVICE_SECONDS = 365 * 86_400  # it outlives the session: who signs in again is known by it
+# Begins the value against CSRF of a session that the browser forgets when it is closed: a renewal has to know it, and a
+# browser sends back of a cookie only its value.
+UNTIL_CLOSED = "until-closed."
 
 _LOGIN = "espalier.auth.v1.AuthService.Login"
 _SIGN_INS = frozenset({_LOGIN, "espalier.auth.v1.OidcService.FinishOidcLogin"})
@@ -61,15 +64,23 @@ class SessionCookies:
         except CsrfRefused:
             return ""
 
-    def give(self, rpc: str, reply: Any) -> list[str]:
+    def is_until_closed(self, rpc: str, message: Any, request: Request) -> bool:
+        """Whether the browser forgets the session when it is closed: chosen at the sign-in, and kept from then on."""
+        if rpc in _SIGN_INS:
+            return bool(message.until_closed)
+        return request.cookies.get(self._credentials.names.csrf, "").startswith(UNTIL_CLOSED)
+
+    def give(self, rpc: str, reply: Any, *, until_closed: bool) -> list[str]:
         """Set-Cookie values for an answer, whose tokens are removed from it."""
         if rpc == _LOGOUT:
             return self.removal()
         names = self._credentials.names
-        lives = {
-            names.access: (reply.access_token, reply.expires_in),
-            names.refresh: (reply.refresh_token, self._refresh_seconds),
-            names.csrf: (secrets.token_urlsafe(24), self._refresh_seconds),
+        proof = secrets.token_urlsafe(24)
+        seconds = None if until_closed else self._refresh_seconds
+        lives: dict[str, tuple[str, int | None]] = {
+            names.access: (reply.access_token, None if until_closed else reply.expires_in),
+            names.refresh: (reply.refresh_token, seconds),
+            names.csrf: (UNTIL_CLOSED + proof if until_closed else proof, seconds),
         }
         if reply.device_token:
             lives[names.device] = (reply.device_token, DEVICE_SECONDS)
@@ -81,11 +92,12 @@ class SessionCookies:
         names = self._credentials.names
         return [self._cookie(name, "", 0) for name in (names.access, names.refresh, names.csrf)]
 
-    def _cookie(self, name: str, value: str, seconds: int) -> str:
+    def _cookie(self, name: str, value: str, seconds: int | None) -> str:
+        """Without `seconds` it goes when the browser is closed."""
         cookie: SimpleCookie = SimpleCookie({name: value})
         attributes: Mapping[str, Any] = {
             "path": "/",
-            "max-age": str(seconds),
+            "max-age": None if seconds is None else str(seconds),
             "samesite": "Strict",
             "secure": self._secure,
             # The script of the console must read this one to repeat it in the header.

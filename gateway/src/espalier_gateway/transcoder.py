@@ -114,7 +114,8 @@ class Transcoder:
             raise
         if by_cookie and (token := self._sessions.left_behind(rpc, request)):
             await self._sign_out(token, metadata)
-        cookies = self._sessions.give(rpc, reply) if by_cookie else []
+        until_closed = by_cookie and self._sessions.is_until_closed(rpc, message, request)
+        cookies = self._sessions.give(rpc, reply, until_closed=until_closed) if by_cookie else []
         large = reply.ByteSize() > LARGE_BYTES
         content = await asyncio.to_thread(write_message, reply) if large else write_message(reply)
         response = Response(content, media_type=JSON)

@@ -2239,6 +2239,8 @@ export interface components {
              *     refused with ACCOUNT_EXISTS otherwise. It gets another username, and the address where nobody has it verified.
              */
             separate_account?: boolean;
+            /** @description With cookies: the browser forgets the session when it is closed. */
+            until_closed?: boolean;
         };
         /** @description Request of ForgotPassword. */
         "auth.v1.ForgotPasswordRequest": {
@@ -2488,6 +2490,8 @@ export interface components {
              *     where the password is wrong.
              */
             code?: string;
+            /** @description With cookies: the browser forgets the session when it is closed. Else it keeps it as long as it goes on. */
+            until_closed?: boolean;
         };
         /** @description Request of Logout. */
         "auth.v1.LogoutRequest": {

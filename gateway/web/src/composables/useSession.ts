@@ -5,12 +5,14 @@ import { ProblemError } from "../api/problem";
 import { answerOf, queryClient } from "../api/queries";
 import type { components } from "../api/schema";
 import { SESSIONS } from "./useSessions";
+import { useStay } from "./useStay";
 
 export type Me = components["schemas"]["auth.v1.Me"];
 
 /** What a tab tells the others. */
 type Notice = { kind: "signed-in"; user: string } | { kind: "signed-out" };
 
+const { stays } = useStay();
 const me = shallowRef<Me | null>(null);
 /** Why the user of an open page has to sign in again, while the page stays as it is; null when he need not. */
 const needed = ref<Exclude<Cause, "not-enrolled"> | null>(null);
@@ -52,7 +54,8 @@ function ensureLoaded(): Promise<void> {
 
 /** `code` is that of the second factor, for who has one. Throws ProblemError. */
 async function login(username: string, password: string, code = ""): Promise<void> {
-  await answerOf(api.POST("/api/v1/auth/login", { body: { username, password, code, cookie: true } }));
+  const until_closed = !stays.value;
+  await answerOf(api.POST("/api/v1/auth/login", { body: { username, password, code, cookie: true, until_closed } }));
   await adopt();
 }
 

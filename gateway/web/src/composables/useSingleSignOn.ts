@@ -5,6 +5,7 @@ import { api } from "../api/client";
 import { answerOf } from "../api/queries";
 import { ProblemError } from "../api/problem";
 import type { components } from "../api/schema";
+import { useStay } from "./useStay";
 
 export type IdentityProvider = components["schemas"]["auth.v1.IdentityProvider"];
 
@@ -69,7 +70,7 @@ export async function finishSignOn(query: URLSearchParams): Promise<SignOn> {
     binding: pending.binding,
   };
   const params = { path: { provider: pending.provider } };
-  const signIn = { ...body, cookie: true, separate_account: pending.isSeparate };
+  const signIn = { ...body, cookie: true, until_closed: !useStay().stays.value, separate_account: pending.isSeparate };
   try {
     if (pending.isLink) await answerOf(api.POST("/api/v1/auth/oidc/{provider}:link", { params, body }));
     else await answerOf(api.POST("/api/v1/auth/oidc/{provider}:finish", { params, body: signIn }));

@@ -148,6 +148,7 @@ class FinishOidcLoginRequest(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     ERROR_DESCRIPTION_FIELD_NUMBER: _builtins.int
     SEPARATE_ACCOUNT_FIELD_NUMBER: _builtins.int
+    UNTIL_CLOSED_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Name of the provider."""
     code: _builtins.str
@@ -168,6 +169,8 @@ class FinishOidcLoginRequest(_message.Message):
     """At a first sign-in: makes an account also where another one goes by the same e-mail address or username, which is
     refused with ACCOUNT_EXISTS otherwise. It gets another username, and the address where nobody has it verified.
     """
+    until_closed: _builtins.bool
+    """With cookies: the browser forgets the session when it is closed."""
     def __init__(
         self,
         *,
@@ -180,10 +183,11 @@ class FinishOidcLoginRequest(_message.Message):
         error: _builtins.str = ...,
         error_description: _builtins.str = ...,
         separate_account: _builtins.bool = ...,
+        until_closed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "code", b"code", "cookie", b"cookie", "error", b"error", "error_description", b"error_description", "issuer", b"issuer", "provider", b"provider", "separate_account", b"separate_account", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "code", b"code", "cookie", b"cookie", "error", b"error", "error_description", b"error_description", "issuer", b"issuer", "provider", b"provider", "separate_account", b"separate_account", "state", b"state", "until_closed", b"until_closed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,6 +31,7 @@ class LoginRequest(_message.Message):
     COOKIE_FIELD_NUMBER: _builtins.int
     DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
+    UNTIL_CLOSED_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Name of the user."""
     password: _builtins.str
@@ -43,6 +44,8 @@ class LoginRequest(_message.Message):
     """A code of the second factor: six digits of the authenticator, or a recovery code. Not looked at where there is none, or
     where the password is wrong.
     """
+    until_closed: _builtins.bool
+    """With cookies: the browser forgets the session when it is closed. Else it keeps it as long as it goes on."""
     def __init__(
         self,
         *,
@@ -51,10 +54,11 @@ class LoginRequest(_message.Message):
         cookie: _builtins.bool = ...,
         device_token: _builtins.str = ...,
         code: _builtins.str = ...,
+        until_closed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "cookie", b"cookie", "device_token", b"device_token", "password", b"password", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "cookie", b"cookie", "device_token", b"device_token", "password", b"password", "until_closed", b"until_closed", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
