@@ -70,7 +70,8 @@ def test_a_service_has_only_what_it_needs_in_its_own_name(roles: Roles) -> None:
     registry = roles.service_rights("model-registry").permissions
     every = {"auth.revocations.list"}
 
-    assert registry == {name for name in ALL if name.startswith("training.workloads.")} | {"training.runs.get"} | every
+    workloads = {name for name in ALL if name.startswith("training.workloads.")}
+    assert registry == workloads | {"training.runs.get", "auth.usage.reserve"} | every
     assert roles.service_rights("chat").permissions == {"models.deployments.use", "auth.usage.reserve"} | every
     assert roles.service_rights("eval").permissions == every
 
