@@ -24,6 +24,8 @@ const STALE = 30_000; // milliseconds
 let loadedAt = 0;
 let loading: Promise<void> | undefined;
 let waiting: ((isSignedIn: boolean) => void)[] = [];
+/** A form of the page is about to begin a session: nothing else asks for one meanwhile. */
+let isBegunHere = false;
 
 /** Asks the platform who this is; throws ProblemError when it does not say. Nobody is an answer, too. */
 async function load(): Promise<void> {
@@ -126,6 +128,13 @@ async function enrolled(): Promise<void> {
   tell({ kind: "signed-in", user: user.value?.id ?? "" });
 }
 
+/** Whether a form of the page begins the next session itself, for which calls wait as for the dialog. */
+function beginHere(is: boolean): void {
+  isBegunHere = is;
+  if (is) needed.value = null;
+  else if (waiting.length && me.value && !mustEnrol.value) needed.value = "ended";
+}
+
 /** Lets the user begin a new session before this one ends. */
 function renew(): void {
   needed.value ??= "ending";
@@ -149,10 +158,13 @@ onSignInNeeded(async (cause) => {
     await load().catch(() => undefined);
     // He has just done it in another tab.
     if (!mustEnrol.value) return me.value !== null;
-  } else if (needed.value !== "ended") needed.value = cause;
+  } else if (!isBegunHere && needed.value !== "ended") needed.value = cause;
   return new Promise((go) => waiting.push(go));
 });
 
 export function useSession() {
-  return { me, user, needed, mustEnrol, may, load, ensureLoaded, login, adopt, logout, forget, resume, renew, enrolled };
+  return {
+    ...{ me, user, needed, mustEnrol, may, load, ensureLoaded },
+    ...{ login, adopt, logout, forget, resume, renew, enrolled, beginHere },
+  };
 }
