@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _log = get_logger(__name__)
 
 async def serve(settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT. Raises SettingsError when it cannot start."""
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     observe = _observer(settings)
     gateway = build_gateway(settings, observe=observe)
     listener = bind(settings.listen, "ESPALIER_LISTEN")
@@ -106,6 +108,11 @@ def _config(gateway: Gateway, settings: GatewaySettings, *, observe: Observe | N
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """That an answer was broken off is no defect: the edge tells of it with its request."""
+    return "without completing response" not in record.getMessage()
 
 
 def _serve_metrics(settings: GatewaySettings) -> Any:
