@@ -7,6 +7,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "gateway" / "web" / "src"
 # Name of the entry and why it may lie there: no secret is among them.
 KEPT = {
     "espalier-theme": "light or dark",
+    "espalier-stay": "whether sessions of this browser are kept when it is closed",
     "espalier-refreshed": "when a tab refreshed last, in ms",
     "espalier-oidc": "state and binding of a sign-in at a provider, worth nothing without the provider's answer",
     "espalier-reloaded:${to.fullPath}": "that a page of a former version was loaded anew",
@@ -43,9 +44,12 @@ def test_every_page_behind_the_sign_in_has_the_way_out() -> None:
     assert '<AppShell v-if="isShelled">' in files["App.vue"]
     assert "<AppHeader" in files["layouts/AppShell.vue"]
     assert 'command="logout"' in files["components/AppHeader.vue"]
-    assert "await logout()" in files["components/AppHeader.vue"]
-    # But for the one page that a given password leads to, which has its own.
-    assert "await logout()" in files["pages/account/ChangePasswordPage.vue"]
+    assert "await leave()" in files["components/AppHeader.vue"]
+    assert "await logout()" in files["composables/useLeaving.ts"]
+    # But for the pages that a given password and a required second factor lead to, which have their own.
+    for name in ("ChangePasswordPage", "SecondFactorPage"):
+        assert '@click="leave"' in files[f"pages/account/{name}.vue"], name
+    assert '@click="leave"' in files["components/EnrolmentDialog.vue"]
 
 
 def test_the_browser_keeps_nothing_but_what_is_written_here() -> None:
