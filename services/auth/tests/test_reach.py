@@ -23,6 +23,8 @@ from espalier.auth.v1 import (
 )
 from espalier_auth.access.repository import lock_rights
 from espalier_auth.models import User
+from espalier_auth.registration.repository import delete_resets_of
+from espalier_auth.repository import lock_user
 from espalier_common.rpc.status import from_rpc_error
 
 PERMISSIONS = [
@@ -289,22 +291,49 @@ async def test_who_is_shut_out_while_somebody_registers_has_invited_nobody(start
     newcomer = registration_pb2.RegisterRequest(username="mallory", password="an orange bicycle")
     newcomer.invitation_token = url.rpartition("=")[2]
 
-    def waiters() -> int:
-        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-        with auth.database.transaction() as session:
-            return session.scalar(waiting) or 0
-
     with auth.database.transaction() as session:
         lock_rights(session)
         session.execute(update(User).where(User.id == lea.id).values(disabled=True))
         stub = registration_pb2_grpc.RegistrationServiceStub(auth.channel())
         registering = asyncio.ensure_future(stub.Register(newcomer))
-        async with asyncio.timeout(60):
-            while not await asyncio.to_thread(waiters):
-                await asyncio.sleep(0.05)
+        await until_somebody_waits(auth)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await registering
     assert from_rpc_error(refused.value).reason == "INVALID_INVITATION"
+
+
+async def test_who_uses_a_link_waits_for_who_changes_its_user_and_finds_it_gone(start_auth: Any) -> None:
+    auth = await start_auth(public_url="https://espalier.example.org")
+    mia = await auth.create_user("mia", roles=[])
+    stub = registration_pb2_grpc.RegistrationServiceStub(auth.channel((await auth.login()).access_token))
+    made = await stub.CreatePasswordReset(registration_pb2.CreatePasswordResetRequest(user_id=mia.id))
+    use = registration_pb2.ResetPasswordRequest(new_password="an orange bicycle")
+    use.token = made.url.rpartition("=")[2]
+
+    # As a change of the password does it.
+    with auth.database.transaction() as session:
+        lock_user(session, mia.id)
+        using = asyncio.ensure_future(stub.ResetPassword(use))
+        await until_somebody_waits(auth)
+        delete_resets_of(session, mia.id)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await using
+    assert from_rpc_error(refused.value).reason == "INVALID_RESET_LINK"
+
+
+async def until_somebody_waits(auth: Any) -> None:
+    """Until a transaction of this database waits for another."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    def waiters() -> int:
+        with auth.database.transaction() as session:
+            return session.scalar(waiting) or 0
+
+    async with asyncio.timeout(60):
+        while not await asyncio.to_thread(waiters):
+            await asyncio.sleep(0.05)
 
 
 async def invite(auth: Any, token: str, **invitation: Any) -> registration_pb2.Invitation:

@@ -80,12 +80,11 @@ def find_open_reset(session: Session, token_hash: bytes, now: datetime) -> Passw
     return session.scalars(select(PasswordReset).where(*live)).one_or_none()
 
 
-def use_reset(session: Session, token_hash: bytes, now: datetime) -> tuple[str, str | None] | None:
-    """Uses the link up, gives its user's id and its maker's; of any number of callers one gets them."""
+def use_reset(session: Session, token_hash: bytes, now: datetime) -> bool:
+    """Uses the link up; of any number of callers one does."""
     live = (PasswordReset.token_hash == token_hash, PasswordReset.expires_at > now)
-    used = delete(PasswordReset).where(*live).returning(PasswordReset.user_id, PasswordReset.creator_id)
-    row = session.execute(used).one_or_none()
-    return None if row is None else (row.user_id, row.creator_id)
+    used = delete(PasswordReset).where(*live).returning(PasswordReset.token_hash)
+    return session.scalars(used).one_or_none() is not None
 
 
 def delete_resets_of(session: Session, user_id: str) -> None:

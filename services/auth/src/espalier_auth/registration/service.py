@@ -220,9 +220,12 @@ class PasswordResets:
     def use(self, session: Session, token: str, password_hash: str) -> User:
         """Sets the password, ends all sessions, lets no other link work. Raises InvalidResetLink."""
         self._access.wait(session)
-        user_id, creator_id = repository.use_reset(session, hash_of(token), utc_now()) or ("", None)
-        user = users_repository.lock_user(session, user_id) if user_id else None
-        if user is None or not self._still_holds(session, user, creator_id):
+        found = repository.find_open_reset(session, hash_of(token), utc_now())
+        # The user before his link, as whoever changes him takes them: in another order two would wait in a ring.
+        user = users_repository.lock_user(session, found.user_id) if found else None
+        if user is None or found is None or not self._still_holds(session, user, found.creator_id):
+            raise InvalidResetLink
+        if not repository.use_reset(session, found.token_hash, utc_now()):
             raise InvalidResetLink
         note_actor(user.id, user.name)
         user.change_password(password_hash)
