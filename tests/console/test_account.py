@@ -62,6 +62,23 @@ async def test_the_profile_is_changed_and_a_wrong_field_is_named(windows: Window
     await check_accessibility(page)
 
 
+async def test_what_an_administrator_changed_under_the_own_form_is_not_undone(
+    windows: Windows, admin: Api, new_user: NewUser
+) -> None:
+    user_id = new_user("undine")
+    page = await windows.page("/profile")
+    await sign_in(page, "undine")
+    await fill_in(page, name="Undine as she types it")
+    body = {"username": "undine", "display_name": "Undine by the administrator"}
+    admin.call("PATCH", f"/api/v1/users/{user_id}", body, update_mask="display_name")
+    await page.get_by_role("button", name="Save").click()
+    await page.get_by_role("alert").get_by_role("button", name="Load it again").click()
+    await expect(page.locator('input[name="name"]')).to_have_value("Undine by the administrator")
+    await fill_in(page, name="Undine after all")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+
+
 async def test_a_changed_password_ends_the_others_and_not_this_one(
     windows: Windows, platform: ConsolePlatform, new_user: NewUser
 ) -> None:
