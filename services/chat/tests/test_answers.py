@@ -217,18 +217,6 @@ async def test_stopping_keeps_what_is_there(chat: Any, slowly: Slowly, until: An
     assert (await chat.ask(session_id)).state == pb.MESSAGE_STATE_COMPLETE
 
 
-async def test_of_a_stopped_answer_the_model_server_tells_what_it_made(
-    chat: Any, slowly: Slowly, model_server: Any
-) -> None:
-    session_id = await chat.session()
-    message_id, _ = await read_until(chat.send(session_id), "Once upon ")
-    assert model_server.ids == [message_id]
-    model_server.used[message_id] = {"prompt_tokens": 23, "completion_tokens": 5}
-    stopped = await chat.stub().StopMessage(pb.StopMessageRequest(session_id=session_id, message_id=message_id))
-    assert stopped.state == pb.MESSAGE_STATE_INTERRUPTED
-    assert (stopped.prompt_tokens, stopped.completion_tokens) == (23, 5)
-
-
 async def test_a_second_message_waits_for_the_end_of_the_first(chat: Any, slowly: Slowly) -> None:
     session_id = await chat.session()
     call = chat.send(session_id)
