@@ -51,3 +51,15 @@ def test_one_sees_where_one_is_signed_in_and_ends_it_there(platform: Platform, a
     assert here.call("POST", "/api/v1/me/sessions:endOthers", {})["ended"] == 1
     ends_everywhere(there)
     assert here.http.get("/api/v1/me").status_code == httpx.codes.OK
+
+
+def test_on_the_machine_whoever_lost_his_password_gets_a_link_for_another(platform: Platform, admin: Api) -> None:
+    admin.call("POST", "/api/v1/users", {"user": {"username": "lost", "roles": ["viewer"]}, "password": PASSWORD})
+    before = platform.login("lost", PASSWORD)
+    link, _, token = platform.command("reset-password", "lost").stdout.strip().partition("#token=")
+    assert link == f"{platform.url}/reset-password"
+
+    chosen = {"token": token, "new_password": "a loud purple lamp"}
+    httpx.post(f"{platform.url}/api/v1/auth/reset-password", json=chosen, timeout=60).raise_for_status()
+    ends_everywhere(before)
+    assert platform.login("lost", "a loud purple lamp").get("/api/v1/me")["user"]["username"] == "lost"

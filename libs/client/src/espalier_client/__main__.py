@@ -59,6 +59,7 @@ def build() -> typer.Typer:
         (platform.down, machine),
         (platform.status, machine),
         (platform.remove_second_factor, machine),
+        (platform.reset_password, machine),
         (demo.demo, machine),
         (sign_in.login, people),
         (sign_in.logout, people),

@@ -25,9 +25,12 @@ from espalier_auth.passwords import Passwords
 from espalier_auth.preferences.rpc import servicers as setting_servicers
 from espalier_auth.preferences.service import Preferences
 from espalier_auth.registration.assembly import registration_rpc
+from espalier_auth.registration.links import Links
 from espalier_auth.registration.repository import delete_resets_of
 from espalier_auth.registration.rpc import RegistrationRpc
 from espalier_auth.registration.rpc import servicers as registration_servicers
+from espalier_auth.registration.service import PasswordResets
+from espalier_auth.rescue import remove_second_factor, reset_password
 from espalier_auth.roles import Roles
 from espalier_auth.rpc import UserRpc
 from espalier_auth.rpc import servicers as user_servicers
@@ -40,7 +43,7 @@ from espalier_auth.sessions.service import read_revocations
 from espalier_auth.settings import AuthSettings
 from espalier_auth.sign_in.rpc import AuthRpc
 from espalier_auth.sign_in.rpc import servicers as sign_in_servicers
-from espalier_auth.start import prepare, remove_second_factor, rotate_master_key
+from espalier_auth.start import prepare, rotate_master_key
 from espalier_auth.throttle.devices import DeviceTokens
 from espalier_auth.throttle.gate import PasswordGate
 from espalier_auth.throttle.service import Throttle
@@ -61,7 +64,8 @@ from espalier_common.rpc.server import Service
 ROTATE_KEYS = "rotate-keys"
 ROTATE_MASTER_KEY = "rotate-master-key"
 REMOVE_SECOND_FACTOR = "remove-second-factor"
-COMMANDS = (ROTATE_KEYS, ROTATE_MASTER_KEY, REMOVE_SECOND_FACTOR)
+RESET_PASSWORD = "reset-password"  # noqa: S105  (the name of a command)
+COMMANDS = (ROTATE_KEYS, ROTATE_MASTER_KEY, REMOVE_SECOND_FACTOR, RESET_PASSWORD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +143,7 @@ def build(settings: AuthSettings) -> Service:
             ROTATE_KEYS: partial(keys.rotate, even_if_young=True),
             ROTATE_MASTER_KEY: partial(rotate_master_key, keys, parts.second_factors.reseal),
             REMOVE_SECOND_FACTOR: partial(remove_second_factor, database, parts.second_factors),
+            RESET_PASSWORD: partial(reset_password, database, PasswordResets(parts.access, Links(settings.public_url))),
         },
     )
 

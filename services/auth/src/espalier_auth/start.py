@@ -7,14 +7,9 @@ from sqlalchemy.orm import Session
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.keys import SigningKeys
 from espalier_auth.passwords import Passwords
-from espalier_auth.second_factor.events import tell_removal
-from espalier_auth.second_factor.service import SecondFactors
 from espalier_auth.service import Users
 from espalier_common.db import Database
 from espalier_common.settings import SettingsError
-from espalier_common.telemetry import get_logger
-
-_log = get_logger(__name__)
 
 
 def prepare(
@@ -45,14 +40,3 @@ def rotate_master_key(keys: SigningKeys, also_sealed: Callable[[Session], int]) 
             "ESPALIER_MASTER_KEY is the new one (openssl rand -base64 32)."
         )
     keys.reseal(also_sealed)
-
-
-def remove_second_factor(database: Database, second_factors: SecondFactors, username: str) -> None:
-    """Lets somebody in with his password alone: for the only administrator, whom nobody else could help.
-
-    Raises SettingsError when there is nothing to remove.
-    """
-    with database.transaction() as session:
-        user = second_factors.remove_by_operator(session, username)
-        tell_removal(session, user)
-    _log.warning("a second factor was removed on the machine", user_id=user.id)

@@ -1,8 +1,5 @@
 """Lost passwords and lost factors: neither opens the other."""
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 from sqlalchemy import select
@@ -80,31 +77,6 @@ async def test_nobody_removes_a_factor_above_his_own_rights_or_his_own_without_a
     assert await refusal(remove_of(auth, leo.token, "mia")) == ("PERMISSION_DENIED", "ABOVE_OWN_RIGHTS")
     assert await refusal(remove_of(auth, leo.token, "leo")) == ("FAILED_PRECONDITION", "REMOVE_OWN_WITH_CODE")
     assert await refusal(mia.login()) == ("UNAUTHENTICATED", "SECOND_FACTOR_REQUIRED")
-
-
-async def test_on_the_machine_the_only_administrator_gets_back_in(auth: Any, owner_at: Any) -> None:
-    mia = await (await owner_at(auth, "mia")).enrol()
-    before = await mia.login(mia.next_code())
-    unknown, done, again = [command(auth, name) for name in ("nobody", "mia", "mia")]
-
-    assert (unknown.returncode, done.returncode, again.returncode) == (78, 0, 78)
-    assert "There is no user 'nobody'" in unknown.stderr
-    assert "'mia' has no second factor" in again.stderr
-    assert (await mia.login()).access_token
-    assert await refusal(refresh(auth, before.refresh_token)) == ("UNAUTHENTICATED", "INVALID_REFRESH_TOKEN")
-
-
-def command(auth: Any, username: str) -> subprocess.CompletedProcess[str]:
-    others = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
-    variables = {
-        "ESPALIER_DATABASE_URL": auth.settings.database_url,
-        "ESPALIER_NATS_URL": auth.settings.nats_url,
-        "ESPALIER_MASTER_KEY": auth.settings.master_key.get_secret_value(),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "espalier_auth", "remove-second-factor", username],
-        env=others | variables, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
 
 
 def id_of(auth: Any, username: str) -> str:

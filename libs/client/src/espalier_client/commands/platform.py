@@ -66,6 +66,20 @@ def remove_second_factor(
     note(f"The second factor of {username} is removed, and all his sessions are ended.")
 
 
+def reset_password(
+    username: Annotated[str, typer.Argument(metavar="USER", help="Name of the user.")],
+) -> None:
+    """Print a link with which a user of this machine's platform chooses a new password: for an administrator whom no
+    other can help. It works once, within 24 hours.
+    """
+    from espalier_client.local import platform
+    from espalier_client.local.layout import default_layout
+
+    words = ["reset-password", username]
+    link = platform.run_command(default_layout(), "auth", words, environment=os.environ)
+    stdout().print(link.strip(), markup=False, soft_wrap=True)
+
+
 def start(more: Mapping[str, str] | None = None) -> "Started":
     """Starts the platform of this machine, telling what happens; `more` goes over the environment."""
     from espalier_client.local import platform

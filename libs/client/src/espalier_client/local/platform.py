@@ -117,9 +117,10 @@ def status(layout: Layout) -> list[ProcessStatus]:
     return [_status_of(layout, name) for name in table.NAMES]
 
 
-def run_command(layout: Layout, name: str, words: Sequence[str], *, environment: Mapping[str, str]) -> None:
+def run_command(layout: Layout, name: str, words: Sequence[str], *, environment: Mapping[str, str]) -> str:
     """Runs a command of a service in place of serving, such as `python -m espalier_auth rotate-keys`, as `up` would
-    run the service. Raises PlatformError with what it says when it fails, and when no platform is here.
+    run the service; gives what it prints. Raises PlatformError with what it says when it fails, and when no platform is
+    here.
     """
     if not layout.secrets_file.exists():
         raise PlatformError(f"There is no platform below {layout.home}: ESPALIER_HOME names its folder.")
@@ -137,6 +138,7 @@ def run_command(layout: Layout, name: str, words: Sequence[str], *, environment:
         raise PlatformError(
             done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{name} ended without a word."
         )
+    return done.stdout
 
 
 def _status_of(layout: Layout, name: str) -> ProcessStatus:

@@ -29,6 +29,7 @@ from espalier_common.db import utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest
+from espalier_common.settings import SettingsError
 from espalier_common.visibility import reaches
 
 INVITATION_LIVES = timedelta(days=7)
@@ -201,6 +202,22 @@ class PasswordResets:
         self._access.require_to_stand_for(session, user, by=by)
         repository.delete_resets_of(session, user.id)
         return self._add(session, user, lives=ADMINISTRATORS_LINK_LIVES, creator_id=by.subject)
+
+    def create_by_operator(self, session: Session, username: str) -> tuple[User, str]:
+        """The user and a link for whom nobody else can help.
+
+        Raises SettingsError when he is not there or disabled, PasswordElsewhere.
+        """
+        found = users_repository.find_user_by_username(session, username.lower())
+        user = users_repository.lock_user(session, found.id) if found else None
+        if user is None:
+            raise SettingsError(f"There is no user {username!r}.")
+        if user.disabled:
+            raise SettingsError(f"The user {username!r} is disabled; another administrator has to enable him first.")
+        if user.identity_provider:
+            raise PasswordElsewhere
+        repository.delete_resets_of(session, user.id)
+        return user, self._add(session, user, lives=ADMINISTRATORS_LINK_LIVES)[0]
 
     def create_to_mail(self, session: Session, login: str) -> list[tuple[str, str]]:
         """Addresses and the links to mail there; none for an unknown name, or who got three within the hour."""
