@@ -11,8 +11,9 @@ import pytest
 
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
 from espalier_common.errors import Unauthenticated, Unavailable
-from espalier_common.identity import ServiceIdentity, TokenVerifier, current_principal, fetch_jwks, set_principal
+from espalier_common.identity import ServiceIdentity, TokenVerifier, current_principal, set_principal
 from espalier_common.infra import processes
+from espalier_common.public_keys import KeySet, fetch_jwks
 from espalier_common.rpc.channel import open_channel, open_sync_channel
 from espalier_common.rpc.server import Service, start
 from espalier_common.settings import ServiceSettings
@@ -183,3 +184,39 @@ async def test_keys_come_from_auth(auth: Auth, auth_address: str) -> None:
     token = auth.key.token(permissions=["a.b"])
     principal = await asyncio.to_thread(verifier.verify, token)
     assert principal.may("a.b")
+
+
+async def test_who_calls_while_auth_is_still_starting_is_not_refused(auth: Auth) -> None:
+    address, asked = f"127.0.0.1:{processes.free_port()}", asyncio.Event()
+    loop, fetch = asyncio.get_running_loop(), fetch_jwks(address, timeout=60)
+
+    def ask() -> Any:
+        loop.call_soon_threadsafe(asked.set)
+        return fetch()
+
+    verdict = asyncio.create_task(asyncio.to_thread(TokenVerifier(ask).verify, auth.key.token(permissions=["a.b"])))
+    await asked.wait()
+    server = grpc.aio.server()
+    service_pb2_grpc.add_AuthServiceServicer_to_server(auth, server)
+    server.add_insecure_port(address)
+    await server.start()
+    assert (await verdict).may("a.b")
+    await server.stop(0)
+
+
+async def test_without_auth_all_are_refused_together_and_none_waits_after_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(KeySet, "FAILURE_PAUSE", 3600.0)
+    fetch, questions = fetch_jwks(f"127.0.0.1:{processes.free_port()}", timeout=0.5), []
+
+    def ask() -> Any:
+        questions.append(1)
+        return fetch()
+
+    verifier, token = TokenVerifier(ask), SigningKey().token(permissions=["a.b"])
+    answers = await asyncio.gather(
+        *(asyncio.to_thread(verifier.verify, token) for _ in range(8)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [Unavailable] * 8
+    assert len(questions) == 1

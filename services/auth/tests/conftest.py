@@ -13,7 +13,8 @@ from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
 from espalier_auth.assembly import build
 from espalier_auth.settings import AuthSettings
 from espalier_common.db import Database
-from espalier_common.identity import TokenVerifier, fetch_jwks
+from espalier_common.identity import TokenVerifier
+from espalier_common.public_keys import fetch_jwks
 from espalier_common.rpc.server import RunningService, start
 from espalier_common.testing.plugin import MigratedDatabase
 

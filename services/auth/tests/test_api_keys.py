@@ -18,7 +18,8 @@ from espalier_auth.housekeeping import KEYS_KEPT
 from espalier_common.api_keys import exchange_at
 from espalier_common.db import utc_now
 from espalier_common.errors import EspalierError
-from espalier_common.identity import Principal, TokenVerifier, fetch_jwks
+from espalier_common.identity import Principal, TokenVerifier
+from espalier_common.public_keys import fetch_jwks
 from espalier_common.rpc.status import from_rpc_error
 from espalier_common.rpc.timestamps import timestamp
 

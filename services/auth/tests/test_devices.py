@@ -18,7 +18,8 @@ from espalier_auth.service import hash_token
 from espalier_auth.sessions.agents import device_of
 from espalier_common.db import utc_now
 from espalier_common.errors import Unauthenticated
-from espalier_common.identity import ServiceIdentity, TokenVerifier, fetch_jwks
+from espalier_common.identity import ServiceIdentity, TokenVerifier
+from espalier_common.public_keys import fetch_jwks
 from espalier_common.revocations import Revocations, fetch_revocations
 from espalier_common.rpc.status import from_rpc_error
 

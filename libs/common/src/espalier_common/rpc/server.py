@@ -21,7 +21,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from espalier_common.api_keys import exchange_at
 from espalier_common.ending import end_tasks
 from espalier_common.group_peers import GroupPeers, fetch_peers
-from espalier_common.identity import ServiceIdentity, TokenVerifier, fetch_jwks
+from espalier_common.identity import ServiceIdentity, TokenVerifier
+from espalier_common.public_keys import fetch_jwks
 from espalier_common.revocations import Revocations, fetch_revocations
 from espalier_common.rpc.channel import MAX_MESSAGE_BYTES
 from espalier_common.rpc.edge import Edge, plan_methods
