@@ -1,6 +1,7 @@
 """Small servicers of the generated services. They implement the port and remember what reached them."""
 
 import asyncio
+import threading
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -71,6 +72,8 @@ class AuthFake(_Recorder):
         self.refresh_tokens = {REFRESH}
         self.access_token = "access-1"
         self.keys: list[dict[str, str]] = []
+        self.may_refresh = threading.Event()
+        self.may_refresh.set()
 
     def GetJwks(self, request: Any, context: Any) -> Any:
         self.note(request, context)
@@ -86,6 +89,7 @@ class AuthFake(_Recorder):
 
     def Refresh(self, request: Any, context: Any) -> Any:
         self.note(request, context)
+        assert self.may_refresh.wait(60)
         if request.refresh_token not in self.refresh_tokens:
             raise errors.Unauthenticated("The session has ended; sign in again.")
         self.refresh_tokens = {"refresh-2"}

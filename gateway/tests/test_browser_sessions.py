@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from espalier_gateway.renewals import Renewals
+
 from .running import RunningGateway, StartGateway
 
 LOGIN = "/api/v1/auth/login"
@@ -170,6 +172,38 @@ async def test_a_session_that_auth_has_ended_is_removed_from_the_browser(gateway
     assert answer.status_code == 401
     # The device stays known, which signs nobody in.
     assert set(client.cookies) == {"espalier_device"}
+    await client.aclose()
+
+
+async def test_the_tabs_of_a_browser_that_refresh_at_once_get_one_answer(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _ = await sign_in(gateway)
+    auth, share, arrived = gateway.fakes["auth"], Renewals.share, asyncio.Semaphore(0)
+
+    async def noted(*arguments: Any) -> Any:
+        arrived.release()
+        return await share(*arguments)
+
+    monkeypatch.setattr(Renewals, "share", noted)
+    auth.may_refresh.clear()
+    headers = {"x-csrf-token": client.cookies["espalier_csrf"]}
+    tabs = [
+        asyncio.create_task(client.post("/api/v1/auth/refresh", json={}, headers=headers, timeout=60))
+        for _ in range(10)
+    ]
+    for _ in tabs:
+        await asyncio.wait_for(arrived.acquire(), 60)
+    tabs[0].cancel()
+    auth.may_refresh.set()
+    answers = await asyncio.gather(*tabs[1:])
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.cookies["espalier_refresh"] for answer in answers} == {"refresh-2"}
+    assert {answer.json()["refresh_token"] for answer in answers} == {""}
+    assert [each.refresh_token for each in auth.requests if hasattr(each, "refresh_token")] == ["refresh-1"]
+    late = await client.post("/api/v1/auth/refresh", json={"refresh_token": "refresh-1"})
+    assert late.status_code == 401
     await client.aclose()
 
 

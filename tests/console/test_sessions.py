@@ -54,6 +54,22 @@ async def test_ten_tabs_of_one_browser_renew_together_and_nobody_is_signed_out(
     assert not [event for event in events if "REUSED" in event["reason"]]
 
 
+async def test_over_plain_http_where_browsers_have_no_locks_a_session_is_renewed_too(
+    windows: Windows, new_user: NewUser
+) -> None:
+    new_user("ottilie")
+    context = await windows.open()
+    await context.add_init_script("delete Navigator.prototype.locks; delete Navigator.prototype.clipboard")
+    page = await context.new_page()
+    await page.goto("/profile")
+    await sign_in(page, "ottilie")
+    await page.goto("/profile/sessions")
+    assert not await page.evaluate("'locks' in navigator || 'clipboard' in navigator")
+    await let_access_expire(context)
+    assert await asked_in(page) == 200
+    await expect(page.get_by_text("this one")).to_be_attached()
+
+
 async def asked_in(tab: Page) -> int:
     """The status of the answer that the page gets in the end when it asks again."""
     async with tab.expect_response(is_final) as answer:

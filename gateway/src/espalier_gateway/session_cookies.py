@@ -54,6 +54,10 @@ class SessionCookies:
             raise Unauthenticated("There is no session to refresh; sign in.")
         return bool(message.refresh_token)
 
+    def renewed(self, rpc: str, message: Any) -> str:
+        """The refresh token that a filled request renews; empty for any other RPC."""
+        return str(message.refresh_token) if rpc == _REFRESH else ""
+
     def left_behind(self, rpc: str, request: Request) -> str:
         """The refresh token of the session that a browser had when it signed in anew.
 

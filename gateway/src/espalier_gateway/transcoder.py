@@ -19,6 +19,7 @@ from espalier_gateway.errors import MethodNotAllowed
 from espalier_gateway.exchange import exchange_of, raw_path_of, read_body
 from espalier_gateway.json_writer import write_message
 from espalier_gateway.problems import problem_of
+from espalier_gateway.renewals import Renewals
 from espalier_gateway.request_reader import read_request
 from espalier_gateway.route_table import RouteTable
 from espalier_gateway.row_files import RowFiles, wanted_format, without_format
@@ -56,6 +57,7 @@ class Transcoder:
         self._streams = streams
         self._files = RowFiles(settings)
         self._sessions = SessionCookies(settings, credentials)
+        self._renewals = Renewals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. Raises the error of whatever goes wrong before the answer has begun."""
@@ -106,8 +108,11 @@ class Transcoder:
     async def _answer(self, binding: Binding, message: Message, metadata: Metadata, request: Request) -> Response:
         rpc = binding.name
         by_cookie = self._sessions.take(rpc, message, request)
+        answering = self._upstreams.ask(binding, message, metadata)
+        if by_cookie and (token := self._sessions.renewed(rpc, message)):
+            answering = self._renewals.share(token, answering)
         try:
-            reply = await self._upstreams.ask(binding, message, metadata)
+            reply = await answering
         except Unauthenticated as error:
             if by_cookie:
                 return self._signed_out(error, request)
