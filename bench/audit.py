@@ -5,27 +5,20 @@ the same code that answers ListAuditEvents. Each filter is asked anew with other
 """
 
 import argparse
-import io
-import json
 import os
 import random
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+from filled import copy_in, empty_database, keep, progress
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
-from sqlalchemy import Table
-from sqlalchemy import text as sql
 
 from espalier.auth.v1 import audit_pb2
 from espalier_auth.audit.kept_head import KeptHead
@@ -34,13 +27,9 @@ from espalier_auth.audit.rpc import AuditRpc
 from espalier_client.output import table_of
 from espalier_common.db import Database
 from espalier_common.identity import Principal, set_principal
-from espalier_common.infra import processes
-from espalier_common.infra.postgres import LocalPostgres
-from espalier_common.migrations import migrate
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.permissions import all_services
 
-RESULTS = Path(__file__).resolve().parent / "results"
 LIMIT = 50.0  # milliseconds
 CALLS = 40
 DAYS = 180
@@ -96,25 +85,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000, help="events in the log")
     count: int = parser.parse_args().events
-    home = Path(tempfile.mkdtemp(prefix="espalier-bench-"))
-    home.chmod(0o755)  # PostgreSQL runs as another user when we are root
-    postgres = LocalPostgres(home / "postgres", port=processes.free_port(), password=uuid.uuid4().hex)
-    try:
-        postgres.start()
-        show(measure(postgres, World(count)))
-    finally:
-        postgres.stop()
-        shutil.rmtree(home, ignore_errors=True)
+    with empty_database("audit") as database:
+        show(measure(database, World(count)))
     return 0
 
 
-def measure(postgres: LocalPostgres, world: World) -> dict[str, Any]:
+def measure(database: Database, world: World) -> dict[str, Any]:
     """Fills the log, then asks."""
-    with closing(postgres.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE DATABASE audit")
-    url = postgres.url("audit")
-    migrate("espalier_auth", url)
-    database = Database(url)
     began = time.perf_counter()
     fill(database, world)
     progress(f"{world.count} events in {time.perf_counter() - began:.0f} s")
@@ -134,27 +111,17 @@ def measure(postgres: LocalPostgres, world: World) -> dict[str, Any]:
 
 def fill(database: Database, world: World) -> None:
     """Copies the chained events in, and lets PostgreSQL count what it knows of them."""
-    # Built at the end: kept up row by row, a million rows take four times as long.
-    table = AuditEntry.__table__
-    assert isinstance(table, Table)
-    for index in table.indexes:
-        index.drop(database.engine)
-    with closing(database.engine.raw_connection()) as connection:
-        cursor = connection.cursor()
-        before = GENESIS
-        for start in range(0, world.count, 20_000):
-            text = io.StringIO()
-            for number in range(start, min(start + 20_000, world.count)):
-                line, before = _line(world.event(number), number + 1, before)
-                text.write(line)
-            text.seek(0)
-            cursor.copy_expert(f"COPY audit_events ({', '.join(COLUMNS)}) FROM STDIN", text)
-            connection.commit()
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
-        session.execute(sql("SET statement_timeout = 0"))
-        for index in table.indexes:
-            index.create(session)
-        session.execute(sql("VACUUM ANALYZE audit_events"))
+    copy_in(database, AuditEntry.__table__, COLUMNS, _batches(world))
+
+
+def _batches(world: World) -> Iterator[list[str]]:
+    before = GENESIS
+    for start in range(0, world.count, 20_000):
+        batch = []
+        for number in range(start, min(start + 20_000, world.count)):
+            line, before = _line(world.event(number), number + 1, before)
+            batch.append(line)
+        yield batch
 
 
 def _line(event: NewEvent, sequence: int, before: bytes) -> tuple[str, bytes]:
@@ -286,15 +253,7 @@ def show(result: dict[str, Any]) -> None:
     console.print(table_of(("page of 50 by", "p50 (ms)", "max (ms)", "at most"), rows))
     seconds, events = result["verify"]["seconds"], result["verify"]["events"]
     console.print(f"\nchain of {events} events verified in {seconds:.1f} s")
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"audit-{result['measured_at'].replace(':', '')}.json"
-    file.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    progress(f"written to {file}")
-
-
-def progress(text: str) -> None:
-    """A line on standard error."""
-    sys.stderr.write(f"{text}\n")
+    keep(result, "audit")
 
 
 if __name__ == "__main__":

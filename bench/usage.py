@@ -6,24 +6,19 @@ statements it takes, and how many reports a second the ledger takes in beside al
 """
 
 import argparse
-import io
-import json
 import os
 import random
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+from filled import copy_in, empty_database, keep, progress
 from rich.console import Console
-from sqlalchemy import Table, event
+from sqlalchemy import event
 from sqlalchemy import text as sql
 
 from espalier.auth.v1 import usage_pb2 as pb
@@ -35,12 +30,8 @@ from espalier_auth.usage.service import Quotas, Use, take_into_ledger
 from espalier_client.output import table_of
 from espalier_common.db import Database
 from espalier_common.identity import Principal, set_principal
-from espalier_common.infra import processes
-from espalier_common.infra.postgres import LocalPostgres
-from espalier_common.migrations import migrate
 from espalier_common.rpc.timestamps import timestamp
 
-RESULTS = Path(__file__).resolve().parent / "results"
 LIMIT = 200.0  # milliseconds
 CALLS = 40
 DAYS = 60
@@ -101,25 +92,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=1_000_000, help="entries in the ledger")
     count: int = parser.parse_args().entries
-    home = Path(tempfile.mkdtemp(prefix="espalier-bench-"))
-    home.chmod(0o755)  # PostgreSQL runs as another user when we are root
-    postgres = LocalPostgres(home / "postgres", port=processes.free_port(), password=uuid.uuid4().hex)
-    try:
-        postgres.start()
-        show(measure(postgres, World(count)))
-    finally:
-        postgres.stop()
-        shutil.rmtree(home, ignore_errors=True)
+    with empty_database("usage") as database:
+        show(measure(database, World(count)))
     return 0
 
 
-def measure(postgres: LocalPostgres, world: World) -> dict[str, Any]:
+def measure(database: Database, world: World) -> dict[str, Any]:
     """Fills the ledger, then asks."""
-    with closing(postgres.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE DATABASE usage")
-    url = postgres.url("usage")
-    migrate("espalier_auth", url)
-    database = Database(url)
     began = time.perf_counter()
     fill(database, world)
     progress(f"{world.count} entries in {time.perf_counter() - began:.0f} s")
@@ -147,26 +126,18 @@ def fill(database: Database, world: World) -> None:
         )
         session.flush()
         session.add_all(GroupMember(group_id=group.id, user_id=each) for each in world.people[:100])
-    # Built at the end: kept up row by row, a million rows take four times as long.
-    table = UsageEntry.__table__
-    assert isinstance(table, Table)
-    for index in table.indexes:
-        index.drop(database.engine)
-    with closing(database.engine.raw_connection()) as connection:
-        cursor, made = connection.cursor(), 0
-        while made < world.count:
-            text = io.StringIO()
-            for _ in range(min(20_000, world.count - made)):
-                made += len(lines := world.lines(made))
-                text.writelines(lines)
-            text.seek(0)
-            cursor.copy_expert(f"COPY usage_entries ({', '.join(COLUMNS)}) FROM STDIN", text)
-            connection.commit()
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
-        session.execute(sql("SET statement_timeout = 0"))
-        for index in table.indexes:
-            index.create(session)
-        session.execute(sql("VACUUM ANALYZE usage_entries"))
+    copy_in(database, UsageEntry.__table__, COLUMNS, _batches(world))
+
+
+def _batches(world: World) -> Iterator[list[str]]:
+    made = 0
+    while made < world.count:
+        batch: list[str] = []
+        until = min(made + 20_000, world.count)
+        while made < until:
+            made += len(lines := world.lines(made))
+            batch += lines
+        yield batch
 
 
 def questions(rpc: UsageRpc, world: World) -> dict[str, Callable[[], Any]]:
@@ -260,15 +231,7 @@ def show(result: dict[str, Any]) -> None:
         f"\na reservation is {result['reservation']['statements']} statements; "
         f"{result['reports_a_second']:,.0f} reports a second into {result['entries']} entries"
     )
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"usage-{result['measured_at'].replace(':', '')}.json"
-    file.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    progress(f"written to {file}")
-
-
-def progress(text: str) -> None:
-    """A line on standard error."""
-    sys.stderr.write(f"{text}\n")
+    keep(result, "usage")
 
 
 if __name__ == "__main__":

@@ -219,6 +219,7 @@ async def test_an_upload_of_a_byte_now_and_then_is_cut_off(start_gateway: StartG
 
 async def test_who_takes_nothing_of_his_answer_is_let_go(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(stall_seconds=0.5)
+    state = gateway.server.server_state
     host, port = gateway.address.rsplit(":", 1)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -228,8 +229,11 @@ async def test_who_takes_nothing_of_his_answer_is_let_go(start_gateway: StartGat
         request = b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n"
         await asyncio.get_running_loop().sock_sendall(client, request * 40)
         async with asyncio.timeout(60):
-            while gateway.server.server_state.connections:
+            while state.connections or state.tasks:
                 await asyncio.sleep(0.05)
+        # Nobody closed it from here.
+        assert client.fileno() >= 0
+        assert not state.connections
 
 
 async def test_of_requests_that_were_sent_together_the_first_ends_too_when_the_client_goes(
