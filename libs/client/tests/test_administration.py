@@ -145,10 +145,11 @@ def test_a_change_of_nothing_ends_with_6(calls: list[Any]) -> None:
 
 
 def test_users_are_narrowed_by_what_they_are(calls: list[Any]) -> None:
-    assert run(["users", "list", "-q", "mi", "--role", "tester", "--group", "vision", "--disabled"]) == 0
+    narrowed = ["-q", "mi", "--role", "tester", "--group", "vision", "--disabled", "--no-second-factor"]
+    assert run(["users", "list", *narrowed]) == 0
     query = calls[-1][3]
-    assert (query["query"], query["role"], query["group_id"], query["disabled"]) == (
-        "mi", "tester", GROUP["id"], "true",
+    assert (query["query"], query["role"], query["group_id"], query["disabled"], query["second_factor_enrolled"]) == (
+        "mi", "tester", GROUP["id"], "true", "false",
     )  # fmt: skip
 
 

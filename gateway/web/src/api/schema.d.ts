@@ -6540,6 +6540,8 @@ export interface operations {
                  *     platform.
                  */
                 identity_provider?: string;
+                /** @description Only users who have enrolled a second factor here, or only those who have not. */
+                second_factor_enrolled?: boolean;
             };
             header?: never;
             path?: never;

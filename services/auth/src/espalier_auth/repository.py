@@ -165,6 +165,7 @@ class UserFilter:
     group_id: str = ""
     disabled: bool | None = None
     identity_provider: str | None = None  # "": a password of the platform
+    second_factor_enrolled: bool | None = None
 
 
 def list_users(session: Session, wanted: UserFilter, page: PageRequest, *, by: Principal) -> Page[User]:
@@ -183,6 +184,8 @@ def list_users(session: Session, wanted: UserFilter, page: PageRequest, *, by: P
         query = query.where(User.disabled.is_(wanted.disabled))
     if wanted.identity_provider is not None:
         query = query.where(User.identity_provider == wanted.identity_provider)
+    if wanted.second_factor_enrolled is not None:
+        query = query.where(User.second_factor_since.is_not(None) == wanted.second_factor_enrolled)
     return paginate(session, query, order=(User.username.asc(),), page=page)
 
 

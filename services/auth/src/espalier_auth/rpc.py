@@ -141,6 +141,9 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
             group_id=request.group_id,
             disabled=request.disabled if request.HasField("disabled") else None,
             identity_provider=request.identity_provider if request.HasField("identity_provider") else None,
+            second_factor_enrolled=(
+                request.second_factor_enrolled if request.HasField("second_factor_enrolled") else None
+            ),
         )
         with self._database.transaction() as session:
             found = self._users.list(session, wanted, page, by=current_principal())

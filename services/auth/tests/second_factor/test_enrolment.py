@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from espalier.auth.v1 import second_factor_pb2 as pb
+from espalier.auth.v1.service_pb2 import ListUsersRequest
 from espalier_auth.models import LoginSession
 from espalier_auth.second_factor.codes import hash_of
 from espalier_auth.second_factor.models import RecoveryCode, SecondFactor
@@ -37,6 +38,20 @@ async def test_a_user_enrols_and_signs_in_with_a_code_from_then_on(auth: Any, ow
     assert await refusal(mia.login(mia.code())) == ("UNAUTHENTICATED", "SECOND_FACTOR_WRONG")
     assert (await mia.login(mia.next_code())).access_token
     assert await refusal(mia.begin()) == ("ALREADY_EXISTS", "SECOND_FACTOR_ENROLLED")
+
+
+async def test_users_are_found_by_whether_they_have_one(auth: Any, owner_at: Any) -> None:
+    mia, ben = await (await owner_at(auth, "mia")).enrol(), await owner_at(auth, "ben")
+    await ben.login()
+    # One that was begun is none.
+    await ben.begin()
+    admin = await auth.admin()
+
+    found = [
+        [user.username for user in (await admin.ListUsers(ListUsersRequest(second_factor_enrolled=wanted))).users]
+        for wanted in (True, False, None)
+    ]
+    assert found == [[mia.username], ["admin", "ben"], ["admin", "ben", "mia"]]
 
 
 async def test_the_secret_is_sealed_and_recovery_codes_are_kept_as_hashes(auth: Any, owner_at: Any) -> None:

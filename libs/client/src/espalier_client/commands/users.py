@@ -44,6 +44,9 @@ def list_users(
     role: Annotated[str, typer.Option("--role", "-r", help="Only who has this role, himself or by a group.")] = "",
     group: Annotated[str, typer.Option("--group", "-g", help="Only members of this group: name or id.")] = "",
     disabled: Annotated[bool | None, typer.Option("--disabled/--enabled", help="Only those who are, or not.")] = None,
+    second_factor: Annotated[
+        bool | None, typer.Option("--second-factor/--no-second-factor", help="Only who has enrolled one, or has not.")
+    ] = None,
     output: Output = OutputFormat.TABLE,
     server: Server = "",
 ) -> None:
@@ -54,6 +57,7 @@ def list_users(
             "role": role or None,
             "group_id": group_id(api, group) if group else None,
             "disabled": None if disabled is None else str(disabled).lower(),
+            "second_factor_enrolled": None if second_factor is None else str(second_factor).lower(),
         }
         emit(list(api.all(PATH, "users", **wanted)), output, table=_table)
 

@@ -379,6 +379,7 @@ class ListUsersRequest(_message.Message):
     GROUP_ID_FIELD_NUMBER: _builtins.int
     DISABLED_FIELD_NUMBER: _builtins.int
     IDENTITY_PROVIDER_FIELD_NUMBER: _builtins.int
+    SECOND_FACTOR_ENROLLED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most users in one answer; 50 when 0, at most 1,000."""
     page_token: _builtins.str
@@ -395,6 +396,8 @@ class ListUsersRequest(_message.Message):
     """Only users who sign in with the identity provider of this name; given and empty, only those with a password of the
     platform.
     """
+    second_factor_enrolled: _builtins.bool
+    """Only users who have enrolled a second factor here, or only those who have not."""
     def __init__(
         self,
         *,
@@ -405,19 +408,24 @@ class ListUsersRequest(_message.Message):
         group_id: _builtins.str = ...,
         disabled: _builtins.bool | None = ...,
         identity_provider: _builtins.str | None = ...,
+        second_factor_enrolled: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_identity_provider", b"_identity_provider", "disabled", b"disabled", "identity_provider", b"identity_provider"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_identity_provider", b"_identity_provider", "_second_factor_enrolled", b"_second_factor_enrolled", "disabled", b"disabled", "identity_provider", b"identity_provider", "second_factor_enrolled", b"second_factor_enrolled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_identity_provider", b"_identity_provider", "disabled", b"disabled", "group_id", b"group_id", "identity_provider", b"identity_provider", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_identity_provider", b"_identity_provider", "_second_factor_enrolled", b"_second_factor_enrolled", "disabled", b"disabled", "group_id", b"group_id", "identity_provider", b"identity_provider", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "role", b"role", "second_factor_enrolled", b"second_factor_enrolled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disabled: _TypeAlias = _typing.Literal["disabled"]  # noqa: Y015
     _WhichOneofArgType__disabled: _TypeAlias = _typing.Literal["_disabled", b"_disabled"]  # noqa: Y015
     _WhichOneofReturnType__identity_provider: _TypeAlias = _typing.Literal["identity_provider"]  # noqa: Y015
     _WhichOneofArgType__identity_provider: _TypeAlias = _typing.Literal["_identity_provider", b"_identity_provider"]  # noqa: Y015
+    _WhichOneofReturnType__second_factor_enrolled: _TypeAlias = _typing.Literal["second_factor_enrolled"]  # noqa: Y015
+    _WhichOneofArgType__second_factor_enrolled: _TypeAlias = _typing.Literal["_second_factor_enrolled", b"_second_factor_enrolled"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disabled) -> _WhichOneofReturnType__disabled | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__identity_provider) -> _WhichOneofReturnType__identity_provider | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__second_factor_enrolled) -> _WhichOneofReturnType__second_factor_enrolled | None: ...
 
 Global___ListUsersRequest: _TypeAlias = ListUsersRequest  # noqa: Y015
 
