@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from espalier_gateway import renewals
 from espalier_gateway.renewals import Renewals
 
 from .running import RunningGateway, StartGateway
@@ -181,9 +182,9 @@ async def test_the_tabs_of_a_browser_that_refresh_at_once_get_one_answer(
     client, _ = await sign_in(gateway)
     auth, share, arrived = gateway.fakes["auth"], Renewals.share, asyncio.Semaphore(0)
 
-    async def noted(*arguments: Any) -> Any:
+    async def noted(*arguments: Any, **named: Any) -> Any:
         arrived.release()
-        return await share(*arguments)
+        return await share(*arguments, **named)
 
     monkeypatch.setattr(Renewals, "share", noted)
     auth.may_refresh.clear()
@@ -205,6 +206,31 @@ async def test_the_tabs_of_a_browser_that_refresh_at_once_get_one_answer(
     late = await client.post("/api/v1/auth/refresh", json={"refresh_token": "refresh-1"})
     assert late.status_code == 401
     await client.aclose()
+
+
+async def test_a_tab_that_had_not_seen_the_answer_gets_it_too_and_nobody_else(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _ = await sign_in(gateway)
+    before = {**headers_of(client), "user-agent": "browser"}
+    assert (await gateway.client.post("/api/v1/auth/refresh", json={}, headers=before)).status_code == 200
+    late = await gateway.client.post("/api/v1/auth/refresh", json={}, headers=before)
+    assert (late.status_code, late.cookies["espalier_refresh"]) == (200, "refresh-2")
+    thief = await gateway.client.post("/api/v1/auth/refresh", json={}, headers={**before, "user-agent": "other"})
+    assert thief.status_code == 401
+
+    monkeypatch.setattr(renewals, "KEPT_SECONDS", 0)
+    gateway.fakes["auth"].refresh_tokens = {"refresh-3"}
+    before["cookie"] = before["cookie"].replace("refresh-1", "refresh-3")
+    assert (await gateway.client.post("/api/v1/auth/refresh", json={}, headers=before)).status_code == 200
+    assert (await gateway.client.post("/api/v1/auth/refresh", json={}, headers=before)).status_code == 401
+    await client.aclose()
+
+
+def headers_of(client: httpx.AsyncClient) -> dict[str, str]:
+    """What the browser sends of its session now."""
+    cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+    return {"cookie": cookies, "x-csrf-token": client.cookies["espalier_csrf"]}
 
 
 async def test_a_refresh_without_any_token_is_401(gateway: RunningGateway) -> None:

@@ -110,7 +110,7 @@ class Transcoder:
         by_cookie = self._sessions.take(rpc, message, request)
         answering = self._upstreams.ask(binding, message, metadata)
         if by_cookie and (token := self._sessions.renewed(rpc, message)):
-            answering = self._renewals.share(token, answering)
+            answering = self._renewals.share(token, answering, client=self._clients.client_of(request))
         try:
             reply = await answering
         except Unauthenticated as error:
