@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from espalier_common.identity import TokenVerifier
 from espalier_common.public_keys import fetch_jwks
 from espalier_common.rpc.server import RunningService, start
 from espalier_common.testing.plugin import MigratedDatabase
+
+from .certificates import Certificate, write_certificate
 
 ADMIN_PASSWORD = "correct horse battery"
 
@@ -86,6 +89,12 @@ class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
             wait_for_ready=client_call_details.wait_for_ready,
         )
         return await continuation(details, request)
+
+
+@pytest.fixture
+def make_certificate(tmp_path: Path) -> Callable[[str], Certificate]:
+    """Factory by the address that it is for."""
+    return partial(write_certificate, tmp_path)
 
 
 AuthFactory = Callable[..., Awaitable[Auth]]

@@ -3,11 +3,7 @@
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from email.message import Message
-from ipaddress import ip_address
-from pathlib import Path
 from smtplib import SMTPException
 from typing import Any
 
@@ -15,29 +11,15 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
 from aiosmtpd.smtp import AuthResult, LoginPassword
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from espalier_auth.registration.mail import Mailer
 from espalier_auth.settings import AuthSettings
 from espalier_common.infra.processes import free_port
 
+from .certificates import Certificate
+
 NAME, PASSWORD = "espalier", "a mailing secret"
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A self-signed one and its key, in one file."""
-
-    file: Path
-
-    def context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.file)
-        return context
 
 
 class Inbox(MessageHandler):
@@ -49,36 +31,6 @@ class Inbox(MessageHandler):
 
     def handle_message(self, message: Message) -> None:
         self.mails.append(message)
-
-
-@pytest.fixture
-def make_certificate(tmp_path: Path) -> Callable[[str], Certificate]:
-    """Factory by the address that it is for."""
-
-    def make(address: str) -> Certificate:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.example.org")])
-        now = datetime.now(UTC)
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        file = tmp_path / f"{address}.pem"
-        file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-        return Certificate(file)
-
-    return make
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def configure_logging(service: str, level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("nats", "asyncio", "alembic"):
+    for noisy in ("nats", "asyncio", "alembic", "httpx"):  # the last tells whole addresses, and what is secret in them
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -59,7 +59,7 @@ from espalier_common.outbox import OutboxRelay
 from espalier_common.pagination import Paginator
 from espalier_common.revocations import Revocations
 from espalier_common.rpc.permissions import all_permissions
-from espalier_common.rpc.server import Service
+from espalier_common.rpc.server import Background, Service
 
 ROTATE_KEYS = "rotate-keys"
 ROTATE_MASTER_KEY = "rotate-master-key"
@@ -137,6 +137,7 @@ def build(settings: AuthSettings) -> Service:
             audit_consumer(bus, database, kept_head).run,
             kept_head.run,
             UsageHousekeeping(database).run,
+            *_forwarders(settings, database),
         ],
         on_stop=[parts.passwords.close, oidc.close],
         commands={
@@ -191,6 +192,16 @@ def _make_parts(settings: AuthSettings) -> _Parts:
         ),
         paginator=Paginator(master_key.derive("page tokens").hex()),
     )
+
+
+def _forwarders(settings: AuthSettings, database: Database) -> list[Background]:
+    address = settings.audit_address()
+    if address is None:
+        return []
+    from espalier_auth.audit.forwarder import Forwarder, ForwardingMetrics
+
+    metrics = ForwardingMetrics() if settings.metrics_listen else None
+    return [Forwarder(database, address.open(), name=address.name, metrics=metrics).run]
 
 
 def _auth_rpc(parts: _Parts) -> AuthRpc:

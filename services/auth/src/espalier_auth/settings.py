@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from espalier_auth.audit.destinations import Address, read_address
 from espalier_auth.oidc.providers import ProviderSettings, read_providers
 from espalier_common.settings import ServiceSettings
 
@@ -75,6 +76,17 @@ class AuthSettings(ServiceSettings):
     oidc_providers: SecretStr = Field(
         default=SecretStr(""), description="identity providers: a JSON list, or the path of a file with one"
     )
+    # It may hold a password or a token, so it is shown as little as they are.
+    audit_forward_url: SecretStr = Field(
+        default=SecretStr(""), description="where audit events go besides: syslog+tls://…, syslog+tcp://… or https://…"
+    )
+    audit_forward_secret: SecretStr = Field(
+        default=SecretStr(""), description="signs what goes to a webhook: 24 random bytes or more in base64"
+    )
+    audit_forward_secret_file: Path | None = Field(default=None, description="file with that secret, in its place")
+    audit_forward_ca: Path | None = Field(
+        default=None, description="certificates in PEM that vouch for the receiver, in place of those of the system"
+    )
     password_workers: int = Field(default=0, ge=0, le=256, description="passwords checked at a time; 0: one a core")
 
     @field_validator("master_key")
@@ -131,6 +143,24 @@ class AuthSettings(ServiceSettings):
         if self.oidc_providers.get_secret_value().strip() and not self.public_url:
             raise ValueError("ESPALIER_PUBLIC_URL is missing: identity providers send browsers back to it")
         return self
+
+    @model_validator(mode="after")
+    def _events_can_be_forwarded(self) -> Self:
+        self.audit_address()
+        return self
+
+    def audit_address(self) -> Address | None:
+        """Where audit events go besides; None when nowhere. ValueError when the settings of it are wrong."""
+        url = self.audit_forward_url.get_secret_value().strip()
+        if not url:
+            return None
+        secret = self.audit_forward_secret.get_secret_value()
+        if self.audit_forward_secret_file is not None:
+            try:
+                secret = self.audit_forward_secret_file.read_text("ascii")
+            except (OSError, ValueError) as error:
+                raise ValueError(f"ESPALIER_AUDIT_FORWARD_SECRET_FILE cannot be read: {type(error).__name__}") from None
+        return read_address(url, secret=secret, authorities=self.audit_forward_ca)
 
     def roles_named(self) -> dict[str, list[str]]:
         """Where the settings name roles, by role: in the words of a sentence."""

@@ -76,7 +76,14 @@ NAMES = (POSTGRES, NATS, *(service.name for service in SERVICES))
 OWN_VARIABLES = frozenset({"ESPALIER_SERVER", "ESPALIER_USERNAME", "ESPALIER_PASSWORD", "ESPALIER_TOKEN"})
 
 # What whoever calls the command sets for auth alone: secrets, or where they are.
-AUTH_VARIABLES = frozenset({"ESPALIER_ADMIN_PASSWORD", "ESPALIER_OIDC_PROVIDERS"})
+AUTH_VARIABLES = frozenset(
+    {
+        "ESPALIER_ADMIN_PASSWORD",
+        "ESPALIER_OIDC_PROVIDERS",
+        "ESPALIER_AUDIT_FORWARD_URL",
+        "ESPALIER_AUDIT_FORWARD_SECRET",
+    }
+)
 
 
 def settings_of(service: LocalService, told: Told) -> dict[str, str]:

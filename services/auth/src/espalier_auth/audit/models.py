@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from espalier_auth.models import Base
-from espalier_common.db import Id
+from espalier_common.db import Id, utc_now
 
 GENESIS = bytes(32)
 """The hash before the first event."""
@@ -62,6 +62,18 @@ class AuditEntry(Base):
     # What a search finds it by, derived from the rest; chained as well, or a change of it would hide an event.
     words: Mapped[list[str]] = mapped_column(ARRAY(String))
     hash: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ForwardingCursor(Base):
+    """How far the log has gone to one destination."""
+
+    __tablename__ = "audit_forwarding"
+
+    # Scheme, host and port: what else is in the address may be secret.
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    # Of the last event that it confirmed; 0 before the first.
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 @dataclass(frozen=True, kw_only=True)

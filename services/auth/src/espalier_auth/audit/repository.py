@@ -1,13 +1,17 @@
 """Every query of the chain; those that filter are in `search`."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
 from sqlalchemy import Text, cast, func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from espalier_auth.audit.models import CHAINED, START, AuditEntry, Head
+from espalier_auth.audit.models import CHAINED, START, AuditEntry, ForwardingCursor, Head
+from espalier_auth.models import table_of
+from espalier_common.db import utc_now
 
 # "audi": any number but those of other locks of auth; one writer at a time makes a chain without forks or gaps.
 _CHAIN_LOCK = 0x61756469
@@ -43,3 +47,33 @@ def read_chain(session: Session, *, after: int, limit: int) -> Sequence[Any]:
     statement = select(*columns, cast(func.to_json(words), Text), AuditEntry.hash).where(AuditEntry.sequence > after)
     rows = session.execute(statement.order_by(AuditEntry.sequence).limit(limit))
     return [(*values, orjson.loads(found), bytes(digest)) for *values, found, digest in rows]
+
+
+def add_cursor(session: Session, destination: str) -> None:
+    """Begins with the first event, unless the destination is known."""
+    values = {"destination": destination, "sequence": 0, "created_at": utc_now()}
+    session.execute(insert(table_of(ForwardingCursor)).values(values).on_conflict_do_nothing())
+
+
+def take_cursor(session: Session, destination: str) -> ForwardingCursor | None:
+    """The destination's cursor, held until the transaction ends; None while another process holds it."""
+    query = select(ForwardingCursor).where(ForwardingCursor.destination == destination)
+    return session.scalars(query.with_for_update(skip_locked=True)).one_or_none()
+
+
+def find_waiting(session: Session, destination: str) -> tuple[int, datetime | None]:
+    """How many events the destination has not confirmed, and since when the oldest of them waits."""
+    cursor = session.get_one(ForwardingCursor, destination)
+    oldest = session.scalars(
+        select(AuditEntry.time).where(AuditEntry.sequence > cursor.sequence).order_by(AuditEntry.sequence).limit(1)
+    ).one_or_none()
+    if oldest is None:
+        return 0, None
+    # What was there before the destination was named did not wait for it.
+    return find_head(session).sequence - cursor.sequence, max(oldest, cursor.created_at)
+
+
+def read_entries(session: Session, *, after: int, limit: int) -> Sequence[AuditEntry]:
+    """The next events in the order of the chain."""
+    query = select(AuditEntry).where(AuditEntry.sequence > after).order_by(AuditEntry.sequence).limit(limit)
+    return session.scalars(query).all()

@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 from espalier_auth.audit import repository
 from espalier_auth.audit.models import CHAINED, START, AuditEntry, Head, NewEvent, hash_of, words_of
 from espalier_auth.models import table_of
+from espalier_common.db import announce
 
+APPENDED = "audit events appended"  # is announced with them
 CHECK_PAGE = 2000
 # One call checks no more: 100,000 take two to three seconds of one core, and others want to be answered.
 MOST_CHECKED = 100_000
@@ -38,6 +40,7 @@ def append(session: Session, events: Sequence[NewEvent]) -> tuple[Head, Head]:
         rows.append({**values, "hash": head.hash})
     if rows:
         session.execute(insert(table_of(AuditEntry)), rows)
+        announce(session, APPENDED)
     return before, head
 
 
