@@ -20,6 +20,7 @@ from espalier_gateway.errors import CsrfRefused
 from espalier_gateway.exchange import Exchange
 from espalier_gateway.settings import GatewaySettings
 
+from .fakes import RUN_ID
 from .running import StartGateway
 
 OCTETS = {"content-type": "application/octet-stream"}
@@ -267,8 +268,10 @@ async def test_what_a_service_refuses_is_told_by_the_service_alone(
     start_gateway: StartGateway, nats_url: str, log: Log
 ) -> None:
     gateway = await start_gateway(nats_url=nats_url)
-    answer: httpx.Response = await gateway.client_for(permissions=("none",)).get("/api/v1/users")
-    assert answer.status_code == 403
+    client = gateway.client_for(permissions=("none",))
+    for path in ("/api/v1/users", f"/api/v1/training/runs/{RUN_ID}:watch", "/api/v1/audit-events:export?format=csv"):
+        answer: httpx.Response = await client.get(path)
+        assert answer.status_code == 403, path
     foreign = await gateway.client.post("/api/v1/me", json={}, headers={"origin": "https://evil.example"})
     event = await log.next()
     assert event.request_id == foreign.headers["x-request-id"]

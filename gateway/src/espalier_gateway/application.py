@@ -25,7 +25,6 @@ from espalier_gateway.files.routes import Files
 from espalier_gateway.health import HealthPages
 from espalier_gateway.openai.routes import openai_routes
 from espalier_gateway.route_table import RouteTable
-from espalier_gateway.server_events import EventStreams
 from espalier_gateway.settings import GatewaySettings
 from espalier_gateway.transcoder import Transcoder
 from espalier_gateway.upstreams import Upstreams
@@ -96,7 +95,7 @@ def build_gateway(
         upstreams=upstreams,
         credentials=credentials,
         clients=clients,
-        streams=EventStreams(settings, draining=draining),
+        draining=draining,
     )
     health = HealthPages(upstreams, clients=clients, draining=draining)
 

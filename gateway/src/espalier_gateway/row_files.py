@@ -14,20 +14,17 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-import grpc
-import grpc.aio
 import orjson
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.types import Send
 
-from espalier_common.errors import FieldViolation, InvalidArgument
+from espalier_common.errors import EspalierError, FieldViolation, InvalidArgument, Unavailable
+from espalier_gateway.call_relay import CallRelay, Outlet
 from espalier_gateway.contract import Binding
-from espalier_gateway.errors import ClientGone
 from espalier_gateway.json_writer import as_value
 from espalier_gateway.settings import GatewaySettings
-from espalier_gateway.upstreams import error_of
 
 MEDIA_TYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
 PARAMETER = "format"
@@ -61,56 +58,51 @@ def without_format(query: bytes) -> bytes:
 
 
 class RowFiles:
-    """Sends streams as files. One piece is read from the service only when the client has taken the one before."""
+    """Sends streams as files. `draining` is set when the process is about to end: a file then breaks off."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._stall_seconds = settings.stall_seconds
+    def __init__(self, settings: GatewaySettings, *, draining: asyncio.Event) -> None:
+        self._settings = settings
+        self._relay = CallRelay(settings, draining=draining)
 
     async def send(self, binding: Binding, call: Any, request: Request, send: Send, *, kind: str) -> None:
         """The whole stream. Raises its error; after the first row that breaks the connection off."""
-        gone = asyncio.ensure_future(_disconnected(request))
-        try:
-            await self._send(binding, call, send, kind=kind, gone=gone)
-        finally:
-            call.cancel()
-            gone.cancel()
+        await self._relay.carry(call, _File(self._settings, binding=binding, send=send, kind=kind), request)
 
-    async def _send(self, binding: Binding, call: Any, send: Send, *, kind: str, gone: asyncio.Future[None]) -> None:
-        row = csv_row(binding.rpc.output_type) if kind == "csv" else jsonl_row
-        piece = csv_head(binding.rpc.output_type) if kind == "csv" else ""
-        begun = False
-        try:
-            async for message in call:
-                piece += row(message)
-                if len(piece) >= PIECE_BYTES:
-                    if not begun:
-                        begun = await self._begin(binding, send, kind)
-                    await self._piece(send, piece, more=True, gone=gone)
-                    piece = ""
-        except grpc.RpcError as error:
-            raise error_of(error) from error
-        if not begun:
-            await self._begin(binding, send, kind)
-        await self._piece(send, piece, more=False, gone=gone)
 
-    async def _begin(self, binding: Binding, send: Send, kind: str) -> bool:
-        disposition = f'attachment; filename="{file_name(binding)}.{kind}"'
-        headers = [
+class _File:
+    """One call as a file. Rows gather to a piece, which is written when it is large enough."""
+
+    def __init__(self, settings: GatewaySettings, *, binding: Binding, send: Send, kind: str) -> None:
+        is_csv = kind == "csv"
+        self._row = csv_row(binding.rpc.output_type) if is_csv else jsonl_row
+        self._piece = csv_head(binding.rpc.output_type) if is_csv else ""
+        self._outlet = Outlet(settings, send)
+        self._headers = [
             (b"content-type", f"{MEDIA_TYPES[kind]}; charset=utf-8".encode()),
-            (b"content-disposition", disposition.encode()),
+            (b"content-disposition", f'attachment; filename="{file_name(binding)}.{kind}"'.encode()),
             (b"cache-control", b"no-store"),
         ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        return True
 
-    async def _piece(self, send: Send, piece: str, *, more: bool, gone: asyncio.Future[None]) -> None:
-        if gone.done():
-            raise ClientGone
-        try:
-            async with asyncio.timeout(self._stall_seconds):
-                await send({"type": "http.response.body", "body": piece.encode(), "more_body": more})
-        except TimeoutError as error:
-            raise ClientGone from error
+    async def take(self, message: Message) -> None:
+        self._piece += self._row(message)
+        if len(self._piece) >= PIECE_BYTES:
+            await self._write()
+
+    async def end(self) -> None:
+        await self._write(last=True)
+
+    async def fail(self, error: EspalierError) -> None:
+        raise error
+
+    async def pause(self) -> None:
+        """A file has no room for a word that all is well."""
+
+    async def leave(self) -> None:
+        raise Unavailable("The gateway is being restarted; ask for the file again.", retry_after=2)
+
+    async def _write(self, *, last: bool = False) -> None:
+        piece, self._piece = self._piece, ""
+        await self._outlet.write(piece.encode(), headers=self._headers, last=last)
 
 
 def file_name(binding: Binding) -> str:
@@ -153,8 +145,3 @@ def _line(cells: list[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

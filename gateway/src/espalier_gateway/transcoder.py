@@ -47,15 +47,15 @@ class Transcoder:
         upstreams: Upstreams,
         credentials: Credentials,
         clients: Clients,
-        streams: EventStreams,
+        draining: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._routes = routes
         self._upstreams = upstreams
         self._credentials = credentials
         self._clients = clients
-        self._streams = streams
-        self._files = RowFiles(settings)
+        self._streams = EventStreams(settings, draining=draining)
+        self._files = RowFiles(settings, draining=draining)
         self._sessions = SessionCookies(settings, credentials)
         self._renewals = Renewals()
 

@@ -21,7 +21,13 @@ _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
 
 def error_of(error: grpc.RpcError) -> EspalierError:
-    """What a service answered, as an error of ours."""
+    """What a service answered, as an error of ours. Its cause says that it was a service: it tells the audit log."""
+    answer = _read_error(error)
+    answer.__cause__ = error
+    return answer
+
+
+def _read_error(error: grpc.RpcError) -> EspalierError:
     if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return RpcMissing("The service runs a version that cannot do this yet; update it.")
     answer = from_rpc_error(error)

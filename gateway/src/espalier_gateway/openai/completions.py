@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from espalier_common.errors import EspalierError, Unavailable
-from espalier_gateway.call_relay import EVENT_HEADERS, HEARTBEAT, CallRelay, Headers, Outlet
+from espalier_gateway.call_relay import EVENT_HEADERS, HEARTBEAT, CallRelay, Outlet
 from espalier_gateway.errors import MalformedRequest, MethodNotAllowed, UnsupportedMedia
 from espalier_gateway.exchange import exchange_of, read_body
 from espalier_gateway.openai.calls import Calls
@@ -92,5 +92,4 @@ class _Answer:
         await self.fail(Unavailable("The gateway is being restarted; send the request again.", retry_after=2))
 
     async def _write(self, data: bytes, *, last: bool = False) -> None:
-        headers: Headers = EVENT_HEADERS
-        await self._outlet.write(data, headers=headers, last=last)
+        await self._outlet.write(data, headers=EVENT_HEADERS, last=last)
