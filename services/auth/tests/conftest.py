@@ -19,6 +19,7 @@ from espalier_common.public_keys import fetch_jwks
 from espalier_common.rpc.server import RunningService, start
 from espalier_common.testing.plugin import MigratedDatabase
 
+from .auth_process import AuthProcess
 from .certificates import Certificate, write_certificate
 
 ADMIN_PASSWORD = "correct horse battery"
@@ -95,6 +96,12 @@ class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
 def make_certificate(tmp_path: Path) -> Callable[[str], Certificate]:
     """Factory by the address that it is for."""
     return partial(write_certificate, tmp_path)
+
+
+@pytest.fixture
+def auth_process() -> type[AuthProcess]:
+    """A real process of auth, made as `AuthProcess` says."""
+    return AuthProcess
 
 
 AuthFactory = Callable[..., Awaitable[Auth]]

@@ -1,10 +1,6 @@
 """No event is lost: auth is killed, NATS is killed, and each stands in the chain once."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,6 +21,8 @@ from espalier_common.errors import Unavailable
 from espalier_common.infra.nats import LocalNats
 from espalier_common.infra.processes import free_port
 from espalier_common.testing.plugin import MigratedDatabase
+
+from .auth_process import AuthProcess
 
 pytestmark = pytest.mark.slow
 
@@ -53,30 +51,6 @@ async def chat(nats: LocalNats, migrated_database: MigratedDatabase) -> AsyncIte
     with suppress(asyncio.CancelledError):
         await relay
     await bus.close()
-
-
-class AuthProcess:
-    """A real process of auth; `kill` is SIGKILL."""
-
-    def __init__(self, settings: AuthSettings, home: Path, nats: LocalNats) -> None:
-        self._variables = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")} | {
-            "ESPALIER_DATABASE_URL": settings.database_url,
-            "ESPALIER_MASTER_KEY": settings.master_key.get_secret_value(),
-            "ESPALIER_HOME": str(home),
-            "ESPALIER_NATS_URL": nats.url("auth"),
-            "ESPALIER_LISTEN": f"127.0.0.1:{free_port()}",
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "espalier_auth"]
-        self._process = subprocess.Popen(command, env=self._variables, stderr=subprocess.DEVNULL)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait(15)
-            self._process = None
 
 
 def tell(database: Database, number: int) -> str:
@@ -112,7 +86,7 @@ async def test_events_survive_the_death_of_auth_and_of_nats(
     nats: LocalNats, chat: Database, auth_settings: Callable[..., AuthSettings], tmp_path: Path
 ) -> None:
     settings = auth_settings()
-    own, auth = Database(settings.database_url), AuthProcess(settings, tmp_path, nats)
+    own, auth = Database(settings.database_url), AuthProcess(settings, tmp_path, nats.url("auth"))
     told: set[str] = set()
 
     async def tell_many(count: int) -> None:

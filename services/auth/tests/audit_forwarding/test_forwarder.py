@@ -119,7 +119,6 @@ async def test_nobody_waits_for_a_receiver_that_hangs(
     assert await asyncio.to_thread(webhook.has_come.wait, SECONDS)
     await asyncio.gather(*(auth.login() for _ in range(10)))
     assert not webhook.may_answer.is_set()
-    assert len(webhook.batches) == 1
     webhook.may_answer.set()
 
 
