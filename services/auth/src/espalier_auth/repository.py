@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import Group
+from espalier_auth.access.repository import has_role
 from espalier_auth.models import (
     GroupMember,
     KnownPassword,
@@ -175,9 +176,7 @@ def list_users(session: Session, wanted: UserFilter, page: PageRequest, *, by: P
         columns = (User.username, User.display_name, User.email)
         query = query.where(or_(*(column.icontains(wanted.query, autoescape=True) for column in columns)))
     if wanted.role:
-        by_group = select(GroupMember.user_id).join(Group, Group.id == GroupMember.group_id)
-        having = User.id.in_(by_group.where(Group.roles.contains([wanted.role])))
-        query = query.where(or_(User.roles.contains([wanted.role]), having))
+        query = query.where(has_role(wanted.role))
     if wanted.group_id:
         query = query.where(User.id.in_(select(GroupMember.user_id).where(GroupMember.group_id == wanted.group_id)))
     if wanted.disabled is not None:

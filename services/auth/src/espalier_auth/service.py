@@ -283,7 +283,7 @@ class Users:
         if user.disabled:
             end_all_sessions(session, user.id, reason="USER_DISABLED")
         elif changes.roles is not None:
-            revoke_tokens_before(session, user.id, utc_now())
+            revoke_tokens_before(session, [user.id], utc_now())
         self._publish(session, UserChanged(user, changed_by=by.subject))
         return user
 
@@ -351,7 +351,7 @@ def end_all_sessions(session: Session, user_id: str, *, reason: str) -> int:
     """
     now = utc_now()
     ended = repository.revoke_sessions_of(session, user_id, reason=reason, now=now)
-    revoke_tokens_before(session, user_id, now)
+    revoke_tokens_before(session, [user_id], now)
     return len(ended)
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import ApiKey, CustomRole, Group
@@ -42,21 +42,23 @@ def find_custom_role(session: Session, name: str) -> CustomRole | None:
     return session.get(CustomRole, name, populate_existing=True)
 
 
-def users_with_role(session: Session, name: str) -> Sequence[str]:
-    """Ids of the users who have the role, themselves or by a group."""
+def has_role(name: str) -> ColumnElement[bool]:
+    """The condition that a user has the role, himself or by a group."""
     by_group = (
         select(GroupMember.user_id).join(Group, Group.id == GroupMember.group_id).where(Group.roles.contains([name]))
     )
-    return session.scalars(select(User.id).where(or_(User.roles.contains([name]), User.id.in_(by_group)))).all()
+    return or_(User.roles.contains([name]), User.id.in_(by_group))
+
+
+def users_with_role(session: Session, name: str) -> Sequence[str]:
+    """Ids of the users who have the role, themselves or by a group."""
+    return session.scalars(select(User.id).where(has_role(name))).all()
 
 
 def has_active_user_with_role(session: Session, name: str) -> bool:
     """Whether anybody who can sign in has the role, himself or by a group."""
-    by_group = (
-        select(GroupMember.user_id).join(Group, Group.id == GroupMember.group_id).where(Group.roles.contains([name]))
-    )
-    having = or_(User.roles.contains([name]), User.id.in_(by_group))
-    return session.scalars(select(User.id).where(having, User.disabled.is_(False)).limit(1)).first() is not None
+    active = select(User.id).where(has_role(name), User.disabled.is_(False))
+    return session.scalars(active.limit(1)).first() is not None
 
 
 def groups_with_role(session: Session, name: str) -> Sequence[Group]:
@@ -70,9 +72,9 @@ def groups_of(session: Session, user_id: str) -> Sequence[Group]:
     return session.scalars(select(Group).where(Group.id.in_(member)).order_by(Group.name)).all()
 
 
-def peers_of(session: Session, user_id: str) -> Sequence[str]:
-    """Ids of all users in the groups of a user, his own among them when he is in one."""
-    groups = select(GroupMember.group_id).where(GroupMember.user_id == user_id)
+def peers_of(session: Session, *user_ids: str) -> Sequence[str]:
+    """Ids of all users in the groups of these users, their own among them where they are in one."""
+    groups = select(GroupMember.group_id).where(GroupMember.user_id.in_(user_ids))
     return session.scalars(select(GroupMember.user_id).where(GroupMember.group_id.in_(groups)).distinct()).all()
 
 

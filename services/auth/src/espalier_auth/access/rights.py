@@ -125,8 +125,7 @@ class AccessRights:
     ) -> None:
         """The same of people who hold these roles from now on, in all the groups that they are in."""
         if names:
-            peers = {peer for holder in holders for peer in repository.peers_of(session, holder)}
-            self.require_reach(session, names, peers, by=by)
+            self.require_reach(session, names, repository.peers_of(session, *holders), by=by)
 
     def reaching(self, session: Session, names: Iterable[str], members: Collection[str], *, giver: str) -> list[Role]:
         """Those of the roles that reach their holder's groups, as far as whoever puts these people into one group must

@@ -204,9 +204,10 @@ class Groups:
         """
         self._access.lock(session)
         group = self._find(session, group_id, by=by)
-        require_unchanged(changes.etag, self._with_members(session, group).etag, what=f"the group {group.name}")
+        found = self._with_members(session, group)
+        require_unchanged(changes.etag, found.etag, what=f"the group {group.name}")
         self._access.require_rights_of(session, group.roles, by=by)
-        present = repository.members_of(session, [group.id])[group.id]
+        present = found.member_ids
         members = present if changes.member_ids is None else changes.member_ids
         roles = group.roles if changes.roles is None else changes.roles
         if not (set(members) <= set(present) and set(roles) <= set(group.roles)):
@@ -280,9 +281,7 @@ class Groups:
 
 def take_back(session: Session, user_ids: Iterable[str]) -> None:
     """Ends the access tokens of these users; their sessions go on with what they may do now."""
-    now = utc_now()
-    for user_id in sorted(user_ids):
-        revoke_tokens_before(session, user_id, now)
+    revoke_tokens_before(session, user_ids, utc_now())
 
 
 def read_peers(database: Database, principal: Principal) -> Sequence[str]:

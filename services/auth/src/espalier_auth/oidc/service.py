@@ -160,7 +160,7 @@ class SingleSignOn:
         session.flush()
         if user.roles != before:
             # His other sessions too, and his keys: what the provider took away is gone everywhere within seconds.
-            revoke_tokens_before(session, user.id, utc_now())
+            revoke_tokens_before(session, [user.id], utc_now())
             self._publish(session, UserChanged(user, changed_by=""))
 
 

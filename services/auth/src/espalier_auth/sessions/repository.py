@@ -1,6 +1,6 @@
 """Every query about live sessions and about what was taken back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -16,12 +16,12 @@ from espalier_auth.sessions.models import Revocation
 TOKENS_LIVE = timedelta(minutes=20)
 
 
-def revoke_tokens_before(session: Session, subject: str, moment: datetime) -> None:
-    """Takes back a user's tokens that were issued before this moment, on every service within seconds."""
-    _put(session, [subject], not_before=moment, now=moment)
+def revoke_tokens_before(session: Session, user_ids: Iterable[str], moment: datetime) -> None:
+    """Takes back the tokens of users that were issued before this moment, on every service within seconds."""
+    _put(session, user_ids, not_before=moment, now=moment)
 
 
-def revoke_tokens(session: Session, subjects: Sequence[str], now: datetime) -> None:
+def revoke_tokens(session: Session, subjects: Iterable[str], now: datetime) -> None:
     """Takes back all tokens of sessions or API keys that are over, whenever they were issued."""
     _put(session, subjects, not_before=now + TOKENS_LIVE, now=now)
 
@@ -95,10 +95,11 @@ def _touching() -> Update:
     return update(login).where(*living).values(used).returning(login.c.id)
 
 
-def _put(session: Session, subjects: Sequence[str], *, not_before: datetime, now: datetime) -> None:
-    if not subjects:
+def _put(session: Session, subjects: Iterable[str], *, not_before: datetime, now: datetime) -> None:
+    # In one order, or two that take back the same would wait for each other.
+    rows = [{"subject": subject, "not_before": not_before, "created_at": now} for subject in sorted(set(subjects))]
+    if not rows:
         return
-    rows = [{"subject": subject, "not_before": not_before, "created_at": now} for subject in subjects]
     added = insert(Revocation).values(rows)
     session.execute(
         added.on_conflict_do_update(
