@@ -1,5 +1,6 @@
 """REST out of the contract: path, query, body and answers."""
 
+import gzip
 from typing import Any
 
 import pytest
@@ -206,6 +207,13 @@ async def test_a_body_of_another_type_is_415(gateway: RunningGateway, media_type
         "/api/v1/training/runs", content=b"{}", headers={"content-type": media_type}
     )
     assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("path", ["/api/v1/training/runs", "/api/v1/files", "/v1/chat/completions"])
+async def test_a_packed_body_is_415_and_told_how_to_send_it(gateway: RunningGateway, path: str) -> None:
+    packed = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = await gateway.client.post(path, content=gzip.compress(b"{}"), headers=packed)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
 
 
 async def test_a_body_beyond_the_cap_is_413_before_it_is_read(start_gateway: StartGateway) -> None:

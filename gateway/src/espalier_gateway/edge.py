@@ -12,7 +12,7 @@ from espalier_common.errors import EspalierError, Internal
 from espalier_common.rpc.context import accept_request_id
 from espalier_common.telemetry import get_logger, request_id_var
 from espalier_gateway.audit_trail import AuditTrail
-from espalier_gateway.errors import ClientGone, HostRefused, OriginRefused
+from espalier_gateway.errors import ClientGone, HostRefused, OriginRefused, UnsupportedMedia
 from espalier_gateway.exchange import SAFE_METHODS, Exchange, exchange_of
 from espalier_gateway.openai.errors import error_response, speaks_openai
 from espalier_gateway.problems import problem_of
@@ -107,14 +107,14 @@ class Edge:
 
 
 class Guard:
-    """Refuses requests under a foreign name (DNS rebinding) and those that a foreign page sent (CSRF)."""
+    """Refuses requests under a foreign name (DNS rebinding), of a foreign page (CSRF), and with a packed body."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._hosts = settings.hosts
         self._origin = settings.origin
 
     def check(self, scope: Scope, headers: Headers) -> None:
-        """Raises HostRefused or OriginRefused."""
+        """Raises HostRefused, OriginRefused or UnsupportedMedia."""
         hosts = headers.getlist("host")
         # Two are a contradiction that a proxy in front may have read otherwise (RFC 9112, 3.2).
         host = hosts[0] if len(hosts) == 1 else ""
@@ -126,6 +126,13 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in SAFE_METHODS and not self._is_own(origin, host):
             raise OriginRefused(f"Requests from pages of {origin[:100]!r} are not accepted.")
+        coding = headers.get("content-encoding", "identity")
+        if coding.lower() != "identity":
+            # Unpacked by nobody: it would be kept as it is, or read as broken JSON.
+            raise UnsupportedMedia(
+                f"A body in the coding {coding[:100]!r} is not read here; send it as it is.",
+                headers={"accept-encoding": "identity"},
+            )
 
     def _is_own(self, origin: str, host: str) -> bool:
         """A page of the platform itself: its public URL, or the very host that was asked."""

@@ -95,6 +95,19 @@ def test_a_token_of_another_question_or_key_is_refused(paginator: Paginator, con
         Paginator("other").read(contract.Ask(name="ab", page_token=token))
 
 
+def test_a_token_with_any_character_changed_or_added_is_refused(
+    paginator: Paginator, contract: SimpleNamespace
+) -> None:
+    for word in ("x", "xy", "xyz"):  # lengths that end base64 in each way
+        token = paginator.read(contract.Ask()).token([word])
+        changed = [
+            token[:at] + other + token[at + 1 :] for at in range(len(token)) for other in "AR_" if other != token[at]
+        ]
+        for text in [*changed, token + "=", token + "A", token + " ", " " + token, token[:-1]]:
+            with pytest.raises(InvalidPageToken):
+                paginator.read(contract.Ask(page_token=text))
+
+
 @pytest.mark.parametrize("token", ["x", "é", "====", "a" * 5000, "AAAA"])
 def test_nonsense_is_refused_as_a_token(paginator: Paginator, contract: SimpleNamespace, token: str) -> None:
     with pytest.raises(InvalidPageToken):
