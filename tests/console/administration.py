@@ -2,8 +2,8 @@
 
 import asyncio
 
-from browsing import PASSWORD, PATIENCE, Windows, make_user
-from platform_process import Api, Platform
+from browsing import PATIENCE, ConsolePlatform, Windows, make_user
+from platform_process import Api
 from playwright.async_api import Locator, Page, expect
 
 BOSS = "boss"
@@ -12,7 +12,7 @@ BOSS = "boss"
 class Administration:
     """Opens pages of the console for users whom it makes."""
 
-    def __init__(self, windows: Windows, platform: Platform, api: Api) -> None:
+    def __init__(self, windows: Windows, platform: ConsolePlatform, api: Api) -> None:
         self._windows = windows
         self._platform = platform
         self.api = api
@@ -22,13 +22,7 @@ class Administration:
         found = self.api.get("/api/v1/users", query=username)["users"]
         if username not in [user["username"] for user in found]:
             make_user(self._platform, self.api, username, roles=roles)
-        context = await self._windows.open()
-        body = {"username": username, "password": PASSWORD, "cookie": True}
-        answer = await context.request.post("/api/v1/auth/login", data=body)
-        assert answer.ok, await answer.text()
-        page = await context.new_page()
-        await page.goto(path)
-        return page
+        return await self._windows.signed_in(username, path)
 
     async def wait_for_event(self, **wanted: str) -> None:
         """Until the audit log has such an event: they come over the bus."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from browsing import PASSWORD, ConsolePlatform, Windows, check_accessibility, fill_in, heading, sign_in
+from browsing import PASSWORD, ConsolePlatform, Windows, check_accessibility, fill_in, heading
 from platform_process import Api
 from playwright.async_api import expect
 
@@ -17,8 +17,7 @@ async def test_an_api_key_is_shown_once_and_does_what_was_ticked(
     windows: Windows, platform: ConsolePlatform, new_user: NewUser
 ) -> None:
     new_user("tom")
-    page = await windows.page("/profile/api-keys")
-    await sign_in(page, "tom")
+    page = await windows.signed_in("tom", "/profile/api-keys")
     await expect(page.get_by_text("You have no key yet.")).to_be_visible()
     await page.get_by_role("button", name="New key").click()
     dialog = page.get_by_role("dialog", name="New API key")
@@ -50,8 +49,7 @@ async def test_an_api_key_is_shown_once_and_does_what_was_ticked(
 
 async def test_the_profile_is_changed_and_a_wrong_field_is_named(windows: Windows, new_user: NewUser) -> None:
     new_user("uta")
-    page = await windows.page("/profile")
-    await sign_in(page, "uta")
+    page = await windows.signed_in("uta", "/profile")
     await fill_in(page, name="U" * 201)
     await page.get_by_role("button", name="Save").click()
     await expect(page.get_by_role("alert")).to_contain_text("Name ")
@@ -66,8 +64,7 @@ async def test_what_an_administrator_changed_under_the_own_form_is_not_undone(
     windows: Windows, admin: Api, new_user: NewUser
 ) -> None:
     user_id = new_user("undine")
-    page = await windows.page("/profile")
-    await sign_in(page, "undine")
+    page = await windows.signed_in("undine", "/profile")
     await fill_in(page, name="Undine as she types it")
     body = {"username": "undine", "display_name": "Undine by the administrator"}
     admin.call("PATCH", f"/api/v1/users/{user_id}", body, update_mask="display_name")
@@ -84,8 +81,7 @@ async def test_a_changed_password_ends_the_others_and_not_this_one(
 ) -> None:
     new_user("vera")
     program = platform.login("vera", PASSWORD)
-    page = await windows.page("/profile/password")
-    await sign_in(page, "vera")
+    page = await windows.signed_in("vera", "/profile/password")
     await fill_in(page, current_password=PASSWORD, new_password="an orange bicycle")
     await page.get_by_role("button", name="Change password").click()
     await expect(page.get_by_text("Your password is changed.")).to_be_visible()
@@ -97,8 +93,7 @@ async def test_a_changed_password_ends_the_others_and_not_this_one(
 
 async def test_who_nears_a_limit_is_warned_on_every_page(windows: Windows, admin: Api, new_user: NewUser) -> None:
     user_id = new_user("wim")
-    page = await windows.page("/profile/usage")
-    await sign_in(page, "wim")
+    page = await windows.signed_in("wim", "/profile/usage")
     await expect(page.get_by_text("Nothing limits what you use.")).to_be_visible()
     limit = {"user_id": user_id, "kind": "USAGE_KIND_CONCURRENT_RUNS", "amount": 0}
     admin.call("POST", "/api/v1/quotas", limit)

@@ -36,7 +36,7 @@ async def test_every_page_and_its_dialogs_are_for_everybody(administration: Admi
         for button, title in dialogs.items():
             await page.get_by_role("button", name=button, exact=True).click()
             await expect(dialog(page, title)).to_be_visible()
-            await check_accessibility(page)
+            await check_accessibility(page, within='[role="dialog"]')
             await page.keyboard.press("Escape")
             await expect(dialog(page, title)).to_be_hidden()
 

@@ -5,7 +5,17 @@ import re
 from collections.abc import Callable
 
 import pytest
-from browsing import PASSWORD, PATIENCE, ConsolePlatform, Windows, check_accessibility, fill_in, heading, sign_in
+from browsing import (
+    PASSWORD,
+    PATIENCE,
+    ConsolePlatform,
+    Windows,
+    begin_session,
+    check_accessibility,
+    fill_in,
+    heading,
+    sign_in,
+)
 from platform_process import Api
 from playwright.async_api import BrowserContext, Page, Response, expect
 
@@ -28,10 +38,8 @@ async def test_ten_tabs_of_one_browser_renew_together_and_nobody_is_signed_out(
     context = await windows.open()
     # Ten pages at once take ten times as long as one where processors are few.
     context.set_default_timeout(TABS * PATIENCE)
-    first = await context.new_page()
-    await first.goto("/profile")
-    await sign_in(first, "olympe")
-    tabs = [first, *[await context.new_page() for _ in range(TABS - 1)]]
+    await begin_session(context, "olympe")
+    tabs = [await context.new_page() for _ in range(TABS)]
     await asyncio.gather(*(tab.goto("/profile/sessions") for tab in tabs))
     refreshes: list[int] = []
     context.on(
@@ -61,9 +69,8 @@ async def test_over_plain_http_where_browsers_have_no_locks_a_session_is_renewed
     context = await windows.open()
     await context.add_init_script("delete Navigator.prototype.locks; delete Navigator.prototype.clipboard")
     page = await context.new_page()
-    await page.goto("/profile")
-    await sign_in(page, "ottilie")
     await page.goto("/profile/sessions")
+    await sign_in(page, "ottilie")
     assert not await page.evaluate("'locks' in navigator || 'clipboard' in navigator")
     await let_access_expire(context)
     assert await asked_in(page) == 200
@@ -90,11 +97,9 @@ def is_final(answer: Response) -> bool:
 
 async def test_a_session_that_ends_under_a_form_is_begun_again_over_it(windows: Windows, new_user: NewUser) -> None:
     new_user("pablo")
-    page = await windows.page("/profile")
-    await sign_in(page, "pablo")
+    page = await windows.signed_in("pablo", "/profile")
     await page.locator('input[name="name"]').fill("Pablo of the long form")
-    elsewhere = await windows.page("/profile/sessions")
-    await sign_in(elsewhere, "pablo")
+    elsewhere = await windows.signed_in("pablo", "/profile/sessions")
     await elsewhere.get_by_role("button", name="Sign out all others").click()
     await elsewhere.get_by_role("button", name="Sign out the others", exact=True).click()
     await expect(elsewhere.get_by_role("row")).to_have_count(2)
@@ -124,8 +129,7 @@ async def test_what_takes_a_recent_sign_in_asks_for_one_and_goes_on(
     windows: Windows, platform: ConsolePlatform, new_user: NewUser
 ) -> None:
     user_id = new_user("quentin")
-    page = await windows.page("/profile")
-    await sign_in(page, "quentin")
+    page = await windows.signed_in("quentin", "/profile")
     platform.let_sign_ins_age(user_id)
     await fill_in(page, email="quentin@example.org")
     await page.get_by_role("button", name="Save").click()
@@ -142,9 +146,10 @@ async def test_what_takes_a_recent_sign_in_asks_for_one_and_goes_on(
 async def test_a_sign_in_in_one_tab_lets_the_others_go_on(windows: Windows, new_user: NewUser) -> None:
     new_user("rosalie")
     context = await windows.open()
+    await begin_session(context, "rosalie")
     page, other = await context.new_page(), await context.new_page()
     await page.goto("/profile")
-    await sign_in(page, "rosalie")
+    await heading(page, "Your account")
     await other.goto("/profile")
     await heading(other, "Your account")
     await let_access_expire(context)
@@ -166,8 +171,7 @@ async def test_a_sign_in_in_one_tab_lets_the_others_go_on(windows: Windows, new_
 async def test_one_of_the_own_sessions_is_ended(windows: Windows, platform: ConsolePlatform, new_user: NewUser) -> None:
     new_user("svante")
     program = platform.login("svante", PASSWORD)
-    page = await windows.page("/profile/sessions")
-    await sign_in(page, "svante")
+    page = await windows.signed_in("svante", "/profile/sessions")
     row = page.get_by_role("row").filter(has_text="Python")
     await expect(row.first).to_contain_text("127.0.0.1")
     await expect(page.get_by_role("row").filter(has_text="this one")).to_contain_text("203.0.113.")
@@ -184,8 +188,7 @@ async def test_whose_session_ends_soon_is_told_and_begins_another_under_what_he_
     windows: Windows, platform: ConsolePlatform, new_user: NewUser
 ) -> None:
     user_id = new_user("tilda")
-    page = await windows.page("/profile")
-    await sign_in(page, "tilda")
+    page = await windows.signed_in("tilda", "/profile")
     name = page.locator('input[name="name"]')
     await expect(name).to_be_visible()
     notice = page.get_by_role("complementary", name="Your session")
@@ -209,9 +212,10 @@ async def test_who_uses_no_tab_for_long_is_told_in_all_of_them_and_stays_with_on
 ) -> None:
     user_id = new_user("ulrike")
     context = await windows.open()
+    await begin_session(context, "ulrike")
     page, other = await context.new_page(), await context.new_page()
     await page.goto("/profile")
-    await sign_in(page, "ulrike")
+    await heading(page, "Your account")
     platform.let_sessions_lie_unused(user_id)
     renewals: list[int] = []
     context.on(
