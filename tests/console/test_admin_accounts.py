@@ -133,6 +133,11 @@ async def test_users_are_found_by_what_they_sign_in_with(administration: Adminis
     await expect(page.get_by_text("No user fits these filters.")).to_be_visible()
     await choose(page, source, "Password")
     await expect(found).to_be_visible()
+    factor = page.get_by_role("combobox", name="Second factor")
+    await choose(page, factor, "Has a second factor")
+    await expect(page.get_by_text("No user fits these filters.")).to_be_visible()
+    await choose(page, factor, "Has no second factor")
+    await expect(found).to_be_visible()
 
 
 async def test_all_sessions_of_a_user_end(administration: Administration, platform: ConsolePlatform) -> None:
@@ -181,9 +186,10 @@ async def test_users_come_out_of_a_file_but_for_rows_that_are_wrong(administrati
     assert len(rita["group_ids"]) == 1
 
 
-async def test_pages_of_users_are_turned_and_kept_in_the_address(administration: Administration) -> None:
-    for number in range(21):
-        administration.user(f"page-{number:02}")
+async def test_pages_of_users_are_turned_and_kept_in_the_address(
+    administration: Administration, platform: ConsolePlatform
+) -> None:
+    platform.let_users_be_many("page-", 21)
     page = await administration.open("/admin/users?query=page-&size=20")
     rows = page.get_by_role("table", name="Users").get_by_role("row")
     await expect(rows).to_have_count(21)

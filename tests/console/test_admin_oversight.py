@@ -1,6 +1,7 @@
 """The audit log, limits, use, settings and announcements, as an administrator goes about them."""
 
 import json
+import re
 
 import pytest
 from administration import BOSS, Administration, choose, dialog, row, submit
@@ -28,6 +29,7 @@ async def test_what_an_administrator_did_stands_in_the_audit_log_with_before_and
 
     await administration.wait_for_event(actor=BOSS, target=f"users/{user_id}")
     await page.goto(f"/admin/audit?actor={BOSS}&target=users/{user_id}")
+    await expect(row(page, "Audit events", "Update user").first).to_contain_text(f"ullausers/{user_id}")
     await page.get_by_role("button", name="Details of Update user").click()
     change = page.get_by_role("table", name=f"users/{user_id}, changed").get_by_role("row", name="display_name")
     await expect(change.locator("del")).to_have_text("(empty)")
@@ -39,6 +41,17 @@ async def test_what_an_administrator_did_stands_in_the_audit_log_with_before_and
     assert [json.loads(line)["target"] for line in lines] == [f"users/{user_id}"]
     await page.get_by_role("button", name="Check the chain").click()
     await expect(page.get_by_role("region", name="Integrity")).to_contain_text("Whole:")
+
+
+async def test_an_auditor_reads_what_things_are_called_those_that_are_gone_too(administration: Administration) -> None:
+    api = administration.api
+    group_id = api.call("POST", "/api/v1/groups", {"name": "lichens"})["id"]
+    api.call("DELETE", f"/api/v1/groups/{group_id}")
+    await administration.wait_for_event(action="espalier.auth.v1.GroupService/DeleteGroup", target=f"groups/{group_id}")
+    # Of all that happened to the group the page shows what does not say that it is gone.
+    address = f"/admin/audit?target=groups/{group_id}&action=espalier.auth.v1.GroupService/CreateGroup"
+    page = await administration.open(address, username="ubald", roles=("auditor",))
+    await expect(row(page, "Audit events", "Create group")).to_contain_text(f"lichens deletedgroups/{group_id}")
 
 
 async def test_a_limit_is_set_changed_and_lifted(administration: Administration) -> None:
@@ -117,3 +130,37 @@ async def test_what_nobody_measured_is_no_zero(administration: Administration, w
     await choose(page, page.get_by_role("combobox", name="Told apart by"), "by user")
     await expect(page).to_have_url(f"{windows.address}/admin/usage?days=7&by=user")
     await expect(page.get_by_text("No data: nothing of this was used in the period.")).to_be_visible()
+
+
+async def test_a_bar_of_the_chart_leads_to_its_day_and_a_name_to_what_it_used(
+    administration: Administration, platform: ConsolePlatform
+) -> None:
+    user_id = administration.user("ylva")
+    platform.let_be_used(user_id, "TOKENS_IN", 700, at="2001-02-03T10:20:00Z", model="birch")
+    platform.let_be_used(user_id, "TOKENS_IN", 9_000, at="2001-02-03T11:20:00Z", model="oak", source="training")
+    platform.let_be_used(user_id, "STORED_BYTES", 5 * 2**30, at="2001-02-02T11:20:00Z")
+    page = await administration.open("/admin/usage?from=2001-02-01&to=2001-02-05")
+    await expect(page.get_by_role("group", name="Tokens", exact=True)).to_contain_text("9,700 in, 0 out")
+    async with page.expect_download() as saved:
+        await page.get_by_role("button", name="Save figures").click()
+    figures = (await (await saved.value).path()).read_text("utf-8").splitlines()
+    assert f"top_users,ylva,{user_id},2001-02-01T00:00:00.000Z,2001-02-06T00:00:00.000Z,9700," in figures
+    assert "gpu_hours,,,2001-02-01T00:00:00.000Z,2001-02-06T00:00:00.000Z,," in figures
+
+    chart = page.get_by_role("region", name="Use over time")
+    await chart.get_by_role("img", name="9,700 tokens in all, at most 9,700 in one day").click()
+    await expect(page).to_have_url(re.compile("from=2001-02-03&to=2001-02-03&grain=hour"))
+    await expect(chart.get_by_role("img", name="9,700 tokens in all, at most 9,000 in one hour")).to_be_visible()
+    await chart.get_by_role("link", name="birch").click()
+    await expect(chart.get_by_text("only birch")).to_be_visible()
+    await expect(chart.get_by_role("img", name="700 tokens in all")).to_be_visible()
+    measure = chart.get_by_role("combobox", name="What is counted")
+    await choose(page, measure, "Tokens trained on")
+    await expect(chart.get_by_text("No data: nothing of this was used in the period.")).to_be_visible()
+
+    await page.goto("/admin/usage?from=2001-02-01&to=2001-02-02&measure=stored&by=user")
+    await chart.get_by_role("button", name="Show as table").click()
+    table = chart.get_by_role("table")
+    await expect(table.get_by_role("row", name="Feb 1")).to_contain_text("0 B")
+    await expect(table.get_by_role("row", name="Feb 2")).to_contain_text("5 GiB")
+    await check_accessibility(page)

@@ -1,9 +1,14 @@
 // The audit log: its events, what each of them changed, its export, and whether its chain is whole.
-import { onScopeDispose, shallowRef } from "vue";
+import { useQuery } from "@tanstack/vue-query";
+import { computed, type MaybeRefOrGetter, onScopeDispose, shallowRef, toValue } from "vue";
 import { api } from "../../api/client";
 import { type Problem, problemOf } from "../../api/problem";
 import { answerOf } from "../../api/queries";
 import type { components, operations } from "../../api/schema";
+import { useSession } from "../useSession";
+import { isDeletedBy, namesIn, targetOf } from "./auditNames";
+import { useRoles } from "./useRoles";
+import { getUser, USERS } from "./useUsers";
 import { given, type Page } from "./useKeysetList";
 
 export type AuditEvent = components["schemas"]["auth.v1.AuditEvent"];
@@ -23,6 +28,10 @@ export const AUDIT_FILTERS = [
 ] as const;
 export type AuditFilters = Record<(typeof AUDIT_FILTERS)[number], string>;
 
+/** Events that are read to learn the name of one target. */
+const MOST_OF_TARGET = 100;
+const NAME_KEPT = 5 * 60_000;
+
 /** A value that differs between before and after; undefined where there was none. */
 export interface Change {
   field: string;
@@ -40,6 +49,49 @@ export interface ChangedThing {
 export async function listAuditEvents(query: ListQuery): Promise<Page<AuditEvent>> {
   const page = await answerOf(api.GET("/api/v1/audit-events", { params: { query } }));
   return { items: page.events, next: page.next_page_token };
+}
+
+/** Whose names the log knows from their beginning. */
+const LOGGED = ["groups", "training/runs", "training/datasets", "models", "deployments", "prompts", "evaluations"];
+
+/**
+ * What a target is called, and whether it was deleted. The events at hand tell it, or the log of the target itself, which
+ * whoever reads this may read; a user's name is asked for, because he may have come into being otherwise.
+ */
+export function useTargetName(target: MaybeRefOrGetter<string>, known: MaybeRefOrGetter<ReadonlyMap<string, string>>) {
+  const { may } = useSession();
+  const wanted = computed(() => targetOf(toValue(target)));
+  const told = computed(() => toValue(known).get(wanted.value.id));
+  const is = (kind: string): boolean => wanted.value.kind === kind;
+  const { roles, isKnown: areRolesKnown } = useRoles();
+  const user = useQuery({
+    queryKey: computed(() => [USERS, "name", wanted.value.id]),
+    queryFn: () => getUser(wanted.value.id),
+    enabled: computed(() => is("users") && told.value === undefined && may("auth.users.get")),
+    staleTime: NAME_KEPT,
+    retry: false,
+  });
+  const log = useQuery({
+    queryKey: computed(() => [AUDIT, "target", wanted.value]),
+    queryFn: async () => {
+      const { kind, id } = wanted.value;
+      const { items } = await listAuditEvents({ target: `${kind}/${id}`, page_size: MOST_OF_TARGET });
+      return { name: namesIn(items).get(id), isDeleted: isDeletedBy(items, `${kind}/${id}`) };
+    },
+    // Of a group the events at hand may be from before it was deleted.
+    enabled: computed(() => LOGGED.includes(wanted.value.kind) && (told.value === undefined || is("groups"))),
+    staleTime: NAME_KEPT,
+    retry: false,
+  });
+  const name = computed(() =>
+    is("roles") ? wanted.value.id : (told.value ?? user.data.value?.username ?? log.data.value?.name ?? ""),
+  );
+  const isDeleted = computed(() =>
+    is("roles")
+      ? areRolesKnown.value && !roles.value.some((role) => role.name === wanted.value.id)
+      : (log.data.value?.isDeleted ?? false),
+  );
+  return { name, isDeleted };
 }
 
 /** Where the browser gets all events that match, as a file. */
