@@ -145,6 +145,7 @@ class Deployment(Base):
         ),
         Index("ix_deployments_check_at", "check_at"),
         Index("ix_deployments_newest", "created_at", "id"),
+        Index("ix_deployments_name_newest", "name", "created_at", "id"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True, default=new_id)
