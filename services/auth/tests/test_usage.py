@@ -172,15 +172,69 @@ async def test_the_sums_of_days_are_those_of_their_entries_wherever_a_period_beg
         assert found.tokens.value == sum(by_day.values())
 
 
-async def test_of_stored_bytes_the_newest_amount_of_each_user_counts(auth: Any) -> None:
+def kept(amount: float, by_model: dict[str, float] | None = None, **fields: Any) -> Event:
+    """What the orchestrator tells of all that somebody keeps; a release before this one did not say of which models."""
+    return used("STORED_BYTES", amount, **{"model": "", "source": "training", "by_model": by_model or {}} | fields)
+
+
+async def test_what_is_kept_is_told_by_model_and_adds_up_at_every_moment(auth: Any) -> None:
+    hour = timedelta(hours=1)
+    reports = [
+        kept(100, at=NOON - 9 * hour),  # by the release before
+        kept(170, {"qwen": 120, "tiny": 10}, at=NOON),
+        kept(60, {"qwen": 20}, at=NOON + hour),
+        kept(7, {"tiny": 7}, at=NOON - 60 * hour, user=BEN),
+        kept(0, at=NOON + 3 * hour, user=BEN),
+    ]
+    take(auth, *reversed(reports))
+    take(auth, *reports)
+
+    async def told(start: int, end: int, **fields: Any) -> list[tuple[Any, ...]]:
+        period = {"start_time": timestamp(NOON + start * hour), "end_time": timestamp(NOON + end * hour)}
+        return [row[1:] for row in await usage(auth, **period, **fields)]
+
+    assert await told(-1, 0, group_by=["model"]) == [(100, ""), (7, "tiny")]
+    assert await told(0, 1, group_by=["model", "user"]) == [
+        (40, "", ADA),
+        (120, "qwen", ADA),
+        (10, "tiny", ADA),
+        (7, "tiny", BEN),
+    ]
+    assert await told(1, 2, group_by=["model"]) == [(40, ""), (20, "qwen"), (7, "tiny")]
+    # Whoever keeps nothing any more keeps 0; nothing was told of a model that he does not have.
+    assert await told(4, 5, group_by=["user", "model"]) == [(40, ADA, ""), (20, ADA, "qwen"), (0, BEN, "")]
+    assert [await told(start, start + 1) for start in (-70, -20, -5, 0, 1, 2, 3)] == [
+        [], [(7,)], [(107,)], [(177,)], [(67,)], [(67,)], [(60,)],
+    ]  # fmt: skip
+    assert await told(-70, 5) == await told(4, 5, user_id=ADA) == [(60,)]
+    assert await told(-9, 9, model="qwen") == [(20,)]
+
+
+async def test_each_hour_has_what_was_kept_at_its_end_though_nothing_was_reported_in_it(auth: Any) -> None:
+    hour = timedelta(hours=1)
     take(
         auth,
-        used("STORED_BYTES", 100, at=NOON),
-        used("STORED_BYTES", 40, at=NOON + timedelta(minutes=5)),
-        used("STORED_BYTES", 7, user=BEN),
+        kept(50, {"qwen": 50}, at=NOON - 100 * hour),
+        kept(90, {"qwen": 80}, at=NOON + 1.2 * hour),
+        kept(30, {"tiny": 30}, at=NOON + 1.8 * hour),
+        kept(40, {"tiny": 30}, at=NOON + 3 * hour),
     )
-
-    assert await usage(auth) == [("STORED_BYTES", 47)]
+    answer = await (await usage_stub(auth)).ListUsage(
+        pb.ListUsageRequest(
+            start_time=timestamp(NOON),
+            end_time=timestamp(NOON + 4 * hour),
+            grain=pb.USAGE_GRAIN_HOUR,
+            group_by=["model"],
+            kind=pb.USAGE_KIND_STORED_BYTES,
+        )
+    )
+    found = [((row.time.ToDatetime(UTC) - NOON) // hour, row.model, row.amount) for row in answer.rows]
+    assert found == [
+        (0, "qwen", 50),
+        (1, "", 0), (1, "qwen", 0), (1, "tiny", 30),
+        (2, "", 0), (2, "qwen", 0), (2, "tiny", 30),
+        (3, "", 10), (3, "qwen", 0), (3, "tiny", 30),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from espalier.auth.v1 import usage_pb2
-from espalier.training_orchestrator.v1 import dataset_pb2
+from espalier.training_orchestrator.v1 import dataset_pb2, run_pb2
 from espalier.training_orchestrator.v1 import run_service_pb2 as rpc
 from espalier.training_orchestrator.v1 import telemetry_pb2 as runner_pb
 from espalier_common.errors import ResourceExhausted
@@ -213,3 +214,47 @@ async def test_stored_bytes_are_held_before_an_upload_is_taken_and_told_whenever
 
     size = len(b"weights of step 5")
     assert reports(orchestrator, stored=True)[-1].amount == len(rows) + size + (size + 1)
+
+
+async def test_what_is_kept_is_told_for_the_model_that_was_trained_and_data_for_none(
+    orchestrator: Any, checkpoint: Any
+) -> None:
+    def told() -> tuple[float, dict[str, float]]:
+        newest = reports(orchestrator, stored=True)[-1]
+        return newest.amount, dict(newest.by_model)
+
+    version = await orchestrator.text_version()
+    data, by_model = told()
+    assert (data > 0, by_model) == (True, {})
+    size = len(b"weights of step 5")
+
+    first = await orchestrator.queued_run(version_id=version)
+    await orchestrator.tick(2)
+    home = orchestrator.artifacts / "runs" / first.id
+    checkpoint(home, first.id, step=4)
+    checkpoint(home, first.id, step=5)
+    await train_and_end(orchestrator, first, 75)
+    assert told() == (data + 2 * size, {"first": 2 * size})
+    # Older ones are dropped, as save_total_limit asks for, and the last one too once the model is finished.
+    await orchestrator.runs().ResumeRun(rpc.ResumeRunRequest(run_id=first.id))
+    await orchestrator.tick(2)
+    shutil.rmtree(home / "checkpoints")
+    checkpoint(home, first.id, step=9, attempt=2, name="model")
+    await train_and_end(orchestrator, first, 0, attempt=2)
+    assert told() == (data + size, {"first": size})
+
+    # A run counts for what it starts from, however often that was trained on.
+    tuned = await orchestrator.queued_run(version_id=version, base_model=run_pb2.BaseModel(run_id=first.id))
+    other = await orchestrator.queued_run(version_id=version, base_model=run_pb2.BaseModel(hub="Qwen/Qwen3-0.6B"))
+    await orchestrator.tick(2)
+    for run in (tuned, other):
+        checkpoint(orchestrator.artifacts / "runs" / run.id, run.id, step=5)
+        await train_and_end(orchestrator, run, 75)
+    expected = (data + 3 * size, {"first": 2 * size, "Qwen/Qwen3-0.6B": size})
+    assert told() == expected
+    shutil.rmtree(orchestrator.artifacts / "runs" / other.id / "checkpoints")
+
+    count = len(reports(orchestrator, stored=True))
+    orchestrator.assembly.storage.tell_everybody()
+    assert (told(), len(reports(orchestrator, stored=True))) == (expected, count + 1)
+    assert {one.model for one in reports(orchestrator) if one.kind} == {"first", "Qwen/Qwen3-0.6B"}

@@ -41,6 +41,7 @@ def build(settings: TrainingOrchestratorSettings) -> Service:
             assembly.reconciler.run,
             assembly.workload_reconciler.run,
             assembly.holds.run,
+            assembly.storage.run,
         ],
     )
 

@@ -47,6 +47,7 @@ class Assembly:
     workloads: Workloads
     workload_reconciler: WorkloadReconciler
     holds: Holds
+    storage: Storage
     intake: Intake
 
 
@@ -58,7 +59,7 @@ def assemble(
     trainer = trainer_settings(settings)
     survey = Survey(artifacts=artifacts, platform=platform_facts(settings))
     lifecycle = Lifecycle(publish=publish, wake=announce)
-    storage, holds = Storage(limits=limits, publish=publish), Holds(database, limits=limits)
+    storage, holds = Storage(database, limits=limits, publish=publish), Holds(database, limits=limits)
     ledger = CheckpointLedger(places=survey.places, lifecycle=lifecycle, storage=storage)
     intake = Intake(announce)
     reconcile_workloads = partial(WorkloadReconciler, pause=settings.reconcile_seconds)
@@ -105,6 +106,7 @@ def assemble(
             database, launcher=launcher, places=survey.places, trainer=trainer, publish=publish
         ),
         holds=holds,
+        storage=storage,
         intake=intake,
     )
 

@@ -17,6 +17,8 @@ class StorageChanged:
 
     owner_id: str
     stored_bytes: int
+    by_model: Mapping[str, int]
+    """Of them, what checkpoints and finished models of each model take; the rest is data."""
     at: datetime
     reservation_id: str = ""
 

@@ -186,4 +186,5 @@ def _storage_changed(change: StorageChanged) -> usage_pb2.UsageRecorded:
         time=timestamp(change.at),
         succeeded=True,
         reservation_id=change.reservation_id,
+        by_model=change.by_model,
     )

@@ -39,7 +39,9 @@ class _UsageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageKind.V
     USAGE_KIND_CPU_SECONDS: _UsageKind.ValueType  # 4
     """Seconds times CPU ranks."""
     USAGE_KIND_STORED_BYTES: _UsageKind.ValueType  # 5
-    """Bytes that are kept; the newest amount, not a sum."""
+    """Bytes that are kept: what there is at the end of a time step, and not a sum. Checkpoints and finished models count
+    for the model that was trained, data sets for none.
+    """
     USAGE_KIND_REQUESTS: _UsageKind.ValueType  # 6
     """Requests to models."""
     USAGE_KIND_CONCURRENT_RUNS: _UsageKind.ValueType  # 7
@@ -59,7 +61,9 @@ USAGE_KIND_GPU_SECONDS: UsageKind.ValueType  # 3
 USAGE_KIND_CPU_SECONDS: UsageKind.ValueType  # 4
 """Seconds times CPU ranks."""
 USAGE_KIND_STORED_BYTES: UsageKind.ValueType  # 5
-"""Bytes that are kept; the newest amount, not a sum."""
+"""Bytes that are kept: what there is at the end of a time step, and not a sum. Checkpoints and finished models count
+for the model that was trained, data sets for none.
+"""
 USAGE_KIND_REQUESTS: UsageKind.ValueType  # 6
 """Requests to models."""
 USAGE_KIND_CONCURRENT_RUNS: UsageKind.ValueType  # 7
@@ -122,6 +126,26 @@ class UsageRecorded(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ByModelEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
@@ -134,6 +158,7 @@ class UsageRecorded(_message.Message):
     QUEUE_WAIT_FIELD_NUMBER: _builtins.int
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     UNFINISHED_FIELD_NUMBER: _builtins.int
+    BY_MODEL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the service that reports."""
     kind: Global___UsageKind.ValueType
@@ -143,7 +168,9 @@ class UsageRecorded(_message.Message):
     user_id: _builtins.str
     """Id of the user."""
     model: _builtins.str
-    """What was used: name of a deployment or model; empty when none."""
+    """What was used: name of a deployment; of a training, the model it starts from, or its own name where it starts one
+    from scratch; empty when none.
+    """
     source: _builtins.str
     """Where: chat, api, comparison, training or serving."""
     reference: _builtins.str
@@ -162,6 +189,12 @@ class UsageRecorded(_message.Message):
     def queue_wait(self) -> _duration_pb2.Duration:
         """Seconds that it waited in a queue; unset when it did not queue."""
 
+    @_builtins.property
+    def by_model(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Of bytes that are kept: how many of the amount are of each model; the rest is of none. Such a report is whole: a
+        model that it does not name keeps nothing any more.
+        """
+
     def __init__(
         self,
         *,
@@ -177,10 +210,11 @@ class UsageRecorded(_message.Message):
         queue_wait: _duration_pb2.Duration | None = ...,
         reservation_id: _builtins.str = ...,
         unfinished: _builtins.bool = ...,
+        by_model: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["queue_wait", b"queue_wait", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "id", b"id", "kind", b"kind", "model", b"model", "queue_wait", b"queue_wait", "reference", b"reference", "reservation_id", b"reservation_id", "source", b"source", "succeeded", b"succeeded", "time", b"time", "unfinished", b"unfinished", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "by_model", b"by_model", "id", b"id", "kind", b"kind", "model", b"model", "queue_wait", b"queue_wait", "reference", b"reference", "reservation_id", b"reservation_id", "source", b"source", "succeeded", b"succeeded", "time", b"time", "unfinished", b"unfinished", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,7 +70,25 @@ def _recorded(message: usage_pb2.UsageRecorded) -> Iterator[Use]:
         succeeded=None if message.unfinished else message.succeeded,
         queue_wait=wait,
         reservation_id=storable(message.reservation_id),
+        by_model=_by_model(message) if message.kind == usage_pb2.USAGE_KIND_STORED_BYTES else None,
     )
+
+
+def _by_model(message: usage_pb2.UsageRecorded) -> dict[str, float]:
+    """The whole amount by model; what the report names no model for is of its own one, which is none as a rule."""
+    found: dict[str, float] = {}
+    for model, amount in message.by_model.items():
+        if not math.isfinite(amount) or amount < 0:
+            raise ValueError("amount of a model")
+        name = storable(model)[:MAX_NAME]
+        found[name] = found.get(name, 0.0) + amount
+    rest = message.amount - sum(found.values())
+    if rest < 0:
+        raise ValueError("more by model than in all")
+    own = storable(message.model)[:MAX_NAME]
+    if rest or not found:
+        found[own] = found.get(own, 0.0) + rest
+    return found
 
 
 def _answered(message: chat_events_pb2.AnswerFinished) -> Iterator[Use]:

@@ -1,17 +1,61 @@
 """Use between two moments, to be summed: whole days out of their own sums, both ends entry by entry."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Float, Subquery, case, cast, func, literal, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    Subquery,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    union_all,
+)
 
 from espalier_auth.usage.models import Kind, UsageDay, UsageEntry
 
 Narrow = Callable[[Any], Sequence[ColumnElement[bool]]]
 """The conditions on what is summed, given UsageEntry or UsageDay: on kind, user_id, model and source."""
 
+Users = Callable[[Any], ColumnElement[bool]]
+"""The condition on whose use is told, given the column that names the user."""
+
 _DAY = timedelta(days=1)
+_ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)  # of the hours and days
+WIDTHS = {"hour": timedelta(hours=1), "day": _DAY}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageFilter:
+    """Which use is told."""
+
+    start: datetime
+    end: datetime
+    users: Users
+    group_id: str = ""
+    model: str = ""
+    kind: Kind | None = None
+
+    def narrow(self, table: Any) -> list[ColumnElement[bool]]:
+        """The conditions on entries, or on sums of them, but for the time and the group."""
+        found = [self.users(table.user_id)]
+        if self.model:
+            found.append(table.model == self.model)
+        if self.kind is not None:
+            found.append(table.kind == self.kind)
+        return found
+
+
+def step_of(at: Any, wanted: UsageFilter, grain: str) -> ColumnElement[Any]:
+    """Beginning of the time step (`hour`, `day` or empty for one of the whole period) in which the moment lies."""
+    # A third of date_trunc's work, which is done for each entry.
+    return func.date_bin(WIDTHS[grain], at, _ORIGIN) if grain else literal(wanted.start, UsageEntry.at.type)
 
 
 def between(start: datetime, end: datetime, narrow: Narrow) -> Subquery:

@@ -2,8 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from espalier_auth.models import Base
@@ -78,6 +80,8 @@ class UsageEntry(Base):
     succeeded: Mapped[bool | None] = mapped_column(default=True)
     # Seconds; None when it did not queue.
     queue_wait: Mapped[float | None]
+    # Of bytes that are kept: the amount by model, with none as "". None: all of it is of `model`.
+    by_model: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
 
 class UsageDay(Base):

@@ -1,6 +1,6 @@
 """Every query on the ledger, limits and reservations."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,11 +12,11 @@ from sqlalchemy import (
     cast,
     delete,
     func,
-    literal,
     literal_column,
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -25,7 +25,8 @@ from sqlalchemy.orm import Session
 from espalier_auth.access.models import Group
 from espalier_auth.models import GroupMember, User
 from espalier_auth.usage.calendar import Span
-from espalier_auth.usage.flow import between
+from espalier_auth.usage.flow import UsageFilter, Users, between, step_of
+from espalier_auth.usage.levels import levels
 from espalier_auth.usage.models import SERVING, TOKENS, TRAINING, Hold, Kind, Quota, UsageEntry
 from espalier_common.identifiers import is_uuid
 from espalier_common.identity import Principal
@@ -36,31 +37,6 @@ DIMENSIONS = ("user", "group", "model", "source")
 _TRAINED = UsageEntry.source == literal_column("'training'")
 
 
-Users = Callable[[Any], ColumnElement[bool]]
-"""The condition on whose use is told, given the column that names the user."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UsageFilter:
-    """Which entries are summed."""
-
-    start: datetime
-    end: datetime
-    users: Users
-    group_id: str = ""
-    model: str = ""
-    kind: Kind | None = None
-
-    def narrow(self, table: Any) -> list[ColumnElement[bool]]:
-        """The conditions on entries, or on sums of them, but for the time."""
-        found = [self.users(table.user_id)]
-        if self.model:
-            found.append(table.model == self.model)
-        if self.kind is not None:
-            found.append(table.kind == self.kind)
-        return found
-
-
 def add_entries(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """Adds those that are not there yet."""
     if rows:
@@ -69,39 +45,43 @@ def add_entries(session: Session, rows: Sequence[dict[str, Any]]) -> None:
 
 def sums(session: Session, wanted: UsageFilter, *, grain: str, group_by: Sequence[str], limit: int) -> Sequence[Any]:
     """Sums by time step (`hour`, `day` or empty for one step) and dimensions, with names as in DIMENSIONS; by time."""
-    columns = ("kind", "user_id", "model", "source", "amount")
-    flow = _entries(wanted, wanted.narrow(UsageEntry)).where(UsageEntry.kind != Kind.STORED_BYTES).subquery()
-    if grain != "hour":
-        flow = between(wanted.start, wanted.end, wanted.narrow)
-    flowed = select(_step(flow.c.at, wanted, grain).label("step"), *(flow.c[name] for name in columns))
-    # What is kept is no sum over time: the newest amount of each user in each step.
-    kept = _entries(wanted, wanted.narrow(UsageEntry)).where(UsageEntry.kind == Kind.STORED_BYTES)
-    kept = kept.add_columns(_step(UsageEntry.at, wanted, grain).label("step"))
-    kept = kept.distinct(literal_column("step"), UsageEntry.user_id)
-    kept = kept.order_by(literal_column("step"), UsageEntry.user_id, UsageEntry.at.desc())
-    newest = kept.subquery()
-    both = flowed.union_all(select(newest.c.step, *(newest.c[name] for name in columns))).subquery()
-    dimensions: dict[str, Any] = {"user": both.c.user_id, "model": both.c.model, "source": both.c.source}
-    query = select().select_from(both)
+    found: list[Select[Any]] = []
+    if wanted.kind is not Kind.STORED_BYTES:
+        flows = _flows(wanted, grain=grain, group_by=group_by)
+        # PostgreSQL cannot guess how few hours there are, and would sort all entries to have their sums in order.
+        found.append(select(flows.cte("flows").prefix_with("MATERIALIZED")) if grain == "hour" else flows)
+    if wanted.kind in (None, Kind.STORED_BYTES):
+        found.append(levels(wanted, grain=grain, group_by=group_by))
+    both = union_all(*found).subquery()
+    order = [both.c[name] for name in ("step", "kind", *group_by)]
+    return session.execute(select(both).order_by(*order).limit(limit)).all()
+
+
+def _flows(wanted: UsageFilter, *, grain: str, group_by: Sequence[str]) -> Select[Any]:
+    """Columns step, kind, amount and one for each dimension."""
+    flow = _entries(wanted).subquery() if grain == "hour" else between(wanted.start, wanted.end, wanted.narrow)
+    dimensions: dict[str, Any] = {"user": flow.c.user_id, "model": flow.c.model, "source": flow.c.source}
+    step = step_of(flow.c.at, wanted, grain).label("step")
+    query: Any = select(step, flow.c.kind, func.sum(flow.c.amount).label("amount")).select_from(flow)
     if "group" in group_by or wanted.group_id:
-        query = query.join(GroupMember, cast(GroupMember.user_id, String) == both.c.user_id)
+        query = query.join(GroupMember, cast(GroupMember.user_id, String) == flow.c.user_id)
         dimensions["group"] = GroupMember.group_id
     if wanted.group_id:
         query = query.where(GroupMember.group_id == wanted.group_id)
     keys = [dimensions[name].label(name) for name in group_by]
-    query = query.add_columns(both.c.step, both.c.kind, func.sum(both.c.amount).label("amount"), *keys)
-    query = query.group_by(both.c.step, both.c.kind, *keys).order_by(both.c.step, both.c.kind, *keys)
-    return session.execute(query.limit(limit)).all()
+    told: Select[Any] = query.add_columns(*keys).group_by(step, flow.c.kind, *keys)
+    return told
 
 
-def _step(at: Any, wanted: UsageFilter, grain: str) -> ColumnElement[Any]:
-    return func.date_trunc(grain, at) if grain else literal(wanted.start, UsageEntry.at.type)
-
-
-def _entries(wanted: UsageFilter, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+def _entries(wanted: UsageFilter) -> Select[Any]:
     entry = UsageEntry
     query: Any = select(entry.at, entry.kind, entry.user_id, entry.model, entry.source, entry.amount)
-    found: Select[Any] = query.where(entry.at >= wanted.start, entry.at < wanted.end, *conditions)
+    found: Select[Any] = query.where(
+        entry.at >= wanted.start,
+        entry.at < wanted.end,
+        entry.kind != Kind.STORED_BYTES,
+        *wanted.narrow(entry),
+    )
     return found
 
 

@@ -1,6 +1,6 @@
 """UsageService and QuotaService: proto in, use case, proto out. One call is one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from espalier_auth.errors import ForPeopleOnly
 from espalier_auth.etags import quota_etag
 from espalier_auth.usage import repository
 from espalier_auth.usage.errors import InvalidPeriod, InvalidQuota, InvalidReservation
+from espalier_auth.usage.flow import UsageFilter, Users
 from espalier_auth.usage.models import Kind, Period, Quota
 from espalier_auth.usage.service import Quotas, QuotaStatus
 from espalier_auth.usage.statistics import Figure, statistics
@@ -31,6 +32,7 @@ DEFAULT_PERIOD = timedelta(days=30)
 MAX_PERIOD = timedelta(days=3660)
 YEARS = range(1990, 2200)
 DEFAULT_HOLD = timedelta(days=1)
+_KINDS = {kind: usage_pb2.UsageKind.Value(f"USAGE_KIND_{kind.value}") for kind in Kind}
 _GRAINS = {usage_pb2.USAGE_GRAIN_HOUR: "hour", usage_pb2.USAGE_GRAIN_DAY: "day"}
 
 
@@ -167,10 +169,10 @@ class QuotaRpc(usage_pb2_grpc.QuotaServiceServicer):
         )
 
 
-def _list(session: Session, request: Any, mine: repository.Users, *, group_id: str) -> usage_pb2.ListUsageResponse:
+def _list(session: Session, request: Any, mine: Users, *, group_id: str) -> usage_pb2.ListUsageResponse:
     start, end = _period(request)
     dimensions = _dimensions(request.group_by)
-    wanted = repository.UsageFilter(
+    wanted = UsageFilter(
         start=start,
         end=end,
         users=mine,
@@ -179,24 +181,30 @@ def _list(session: Session, request: Any, mine: repository.Users, *, group_id: s
         kind=_kind(request.kind) if request.kind else None,
     )
     grain = _GRAINS.get(request.grain, "")
-    rows = repository.sums(session, wanted, grain=grain, group_by=dimensions, limit=MAX_ROWS + 1)
-    told = [_to_row(row, dimensions) for row in rows[:MAX_ROWS]]
-    users = repository.user_names(session, (row.user_id for row in told if row.user_id))
-    groups = repository.group_names(session, (row.group_id for row in told if row.group_id), current_principal())
-    for row in told:
-        row.user_name, row.group_name = users.get(row.user_id, ""), groups.get(row.group_id, "")
-    return usage_pb2.ListUsageResponse(rows=told, truncated=len(rows) > MAX_ROWS)
+    found = repository.sums(session, wanted, grain=grain, group_by=dimensions, limit=MAX_ROWS + 1)
+    rows = found[:MAX_ROWS]
+    ids = {name: {row._mapping[name] for row in rows} for name in dimensions}
+    names = {
+        "user": repository.user_names(session, ids.get("user", ())),
+        "group": repository.group_names(session, ids.get("group", ()), current_principal()),
+    }
+    told = _to_rows(rows, dimensions, names)
+    return usage_pb2.ListUsageResponse(rows=told, truncated=len(found) > MAX_ROWS)
 
 
-def _to_row(row: Any, dimensions: Sequence[str]) -> usage_pb2.UsageRow:
-    names = {"user": "user_id", "group": "group_id", "model": "model", "source": "source"}
-    found = row._mapping  # SQLAlchemy's public name for it, in spite of the underscore
-    return usage_pb2.UsageRow(
-        time=timestamp(row.step),
-        kind=usage_pb2.UsageKind.Value(f"USAGE_KIND_{Kind(row.kind).name}"),
-        amount=row.amount,
-        **{names[name]: found[name] for name in dimensions},
-    )
+def _to_rows(
+    rows: Sequence[Any], dimensions: Sequence[str], names: Mapping[str, Mapping[str, str]]
+) -> Iterator[usage_pb2.UsageRow]:
+    """The rows come as (step, kind, amount, one for each dimension …). There may be many of them, of few times."""
+    times = {step: timestamp(step) for step in {row[0] for row in rows}}
+    fields = {"user": "user_id", "group": "group_id", "model": "model", "source": "source"}
+    for step, kind, amount, *keys in rows:
+        told: dict[str, Any] = {}
+        for name, key in zip(dimensions, keys, strict=True):
+            told[fields[name]] = key
+            if name in names:
+                told[f"{name}_name"] = names[name].get(key, "")
+        yield usage_pb2.UsageRow(time=times[step], kind=_KINDS[kind], amount=amount, **told)
 
 
 def _ranked(found: Sequence[tuple[str, float]], names: Mapping[str, str]) -> list[usage_pb2.Ranked]:

@@ -40,6 +40,8 @@ class Use:
     succeeded: bool | None = True
     queue_wait: float | None = None
     reservation_id: str = ""
+    by_model: dict[str, float] | None = None
+    """Of bytes that are kept: the whole amount by model, with none as "". None: all of it is of `model`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +173,7 @@ def _entry(use: Use, kind: Kind | None) -> dict[str, Any]:
         "at": use.at,
         "succeeded": use.succeeded,
         "queue_wait": use.queue_wait,
+        "by_model": use.by_model,
     }
 
 

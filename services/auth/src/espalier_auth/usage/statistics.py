@@ -7,8 +7,9 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from espalier_auth.usage import repository
+from espalier_auth.usage.flow import Users
 from espalier_auth.usage.models import TOKENS, USES, Kind
-from espalier_auth.usage.repository import Measured, Measurements, Users
+from espalier_auth.usage.repository import Measured, Measurements
 
 TOP = 10
 HOUR = 3600.0  # seconds

@@ -60,6 +60,11 @@ def stored_bytes(session: Session, owner_id: str) -> int:
     return int(session.scalar(total.where(DatasetVersion.owner_id == owner_id)) or 0)
 
 
+def owners_of_bytes(session: Session) -> set[str]:
+    """Who has dataset versions."""
+    return set(session.scalars(select(DatasetVersion.owner_id).distinct()))
+
+
 def list_versions(session: Session, dataset_id: str, *, page: PageRequest) -> Page[DatasetVersion]:
     """The versions of a dataset with their files, newest first."""
     query = select(DatasetVersion).where(DatasetVersion.dataset_id == dataset_id)

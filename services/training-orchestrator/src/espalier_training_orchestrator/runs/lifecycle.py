@@ -1,7 +1,6 @@
 """Moves runs: the row, its line in the timeline, the domain event and the wake-up of watchers belong together."""
 
 from datetime import datetime
-from pathlib import PurePath
 
 from sqlalchemy.orm import Session
 
@@ -79,7 +78,7 @@ def _used(run: Run, attempt: Attempt | None, until: datetime | None) -> RunUsed:
         goes_on=not run.state.is_terminal,
         queue_wait=max(0.0, wait),
         tokens=attempt.train() if attempt else 0,
-        model=run.spec.base_model.hub or PurePath(run.spec.base_model.directory).name,
+        model=run.model,
         succeeded=run.state is not RunState.FAILED,
         at=until or utc_now(),
     )

@@ -127,6 +127,8 @@ class Run(Base):
     document: Mapped[dict[str, Any]]
     """The spec as it was asked for; `spec` gives it typed. Never changes."""
     request_id: Mapped[Id | None]
+    model: Mapped[str] = mapped_column(default="", server_default="")
+    """Under which the ledger of use counts it: the model it starts from, and its own name where it starts one."""
     world_size: Mapped[int]
     device: Mapped[str]
     state: Mapped[RunState] = mapped_column(default=RunState.QUEUED)

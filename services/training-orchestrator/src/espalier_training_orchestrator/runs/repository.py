@@ -71,11 +71,18 @@ def live_runs(session: Session) -> Sequence[Run]:
     return session.scalars(select(Run).where(Run.state.in_((RunState.QUEUED, *OCCUPYING)))).all()
 
 
-def stored_bytes(session: Session, owner_id: str) -> int:
-    """Bytes of the checkpoints and finished models of somebody's runs."""
-    checkpoints = select(func.coalesce(func.sum(Checkpoint.size_bytes), 0)).join(Run, Run.id == Checkpoint.run_id)
-    models = select(func.coalesce(func.sum(Run.model_bytes), 0)).where(Run.owner_id == owner_id)
-    return int(session.scalar(checkpoints.where(Run.owner_id == owner_id)) or 0) + int(session.scalar(models) or 0)
+def stored_bytes(session: Session, owner_id: str) -> dict[str, int]:
+    """Bytes of the checkpoints and finished models of somebody's runs, by model; none of 0."""
+    checkpoints = select(Run.model, Checkpoint.size_bytes.label("size")).join(Run, Run.id == Checkpoint.run_id)
+    finished = select(Run.model, Run.model_bytes).where(Run.owner_id == owner_id, Run.model_bytes > 0)
+    kept = checkpoints.where(Run.owner_id == owner_id).union_all(finished).subquery()
+    rows = session.execute(select(kept.c.model, func.sum(kept.c.size)).group_by(kept.c.model).order_by(kept.c.model))
+    return {model: int(size) for model, size in rows if size}
+
+
+def owners_of_bytes(session: Session) -> set[str]:
+    """Whose runs keep checkpoints or finished models, or did."""
+    return set(session.scalars(select(Run.owner_id).where(Run.attempt > 0).distinct()))
 
 
 def find_attempt(session: Session, run_id: str, number: int) -> Attempt | None:

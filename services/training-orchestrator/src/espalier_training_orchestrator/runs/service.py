@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import PurePath
 from typing import Any, NoReturn
 
 from sqlalchemy.orm import Session
@@ -29,7 +30,7 @@ from espalier_training_orchestrator.runs.holds import Holds
 from espalier_training_orchestrator.runs.lifecycle import Lifecycle
 from espalier_training_orchestrator.runs.models import Attempt, Run, RunState, StopMode
 from espalier_training_orchestrator.runs.refusals import Problem, problems, warnings
-from espalier_training_orchestrator.runs.spec import RunSpec
+from espalier_training_orchestrator.runs.spec import BaseModelSource, RunSpec
 from espalier_training_orchestrator.runs.survey import Survey
 from espalier_training_orchestrator.spec import LaunchSpec
 
@@ -115,6 +116,7 @@ class Runs:
             id=new_id(),
             owner_id=principal.subject,
             name=name,
+            model=_model(session, spec.base_model) or name,
             document=dict(document),
             request_id=request_id or None,
             world_size=spec.resources.world_size,
@@ -238,6 +240,14 @@ class Runs:
     def _set_stop(self, run: Run, mode: StopMode) -> None:
         seconds = self._stop_limits.save if mode is StopMode.SAVE else self._stop_limits.now
         run.stop_mode, run.stop_deadline = mode, utc_now() + timedelta(seconds=seconds)
+
+
+def _model(session: Session, base: BaseModelSource) -> str:
+    """Name of the model that a run starts from; empty where it starts one from scratch."""
+    if base.run_id:
+        before = repository.find_run_by_id(session, base.run_id)
+        return before.model if before else ""
+    return base.hub or PurePath(base.directory).name
 
 
 def _same_request(run: Run, name: str, document: Mapping[str, Any]) -> Run:
