@@ -194,7 +194,7 @@ class SigningKeys:
         """Public keys as JWK mappings, the current one first."""
         if self._signer is None:
             self.load()
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return [_jwk(key) for key in repository.list_keys(session)]
 
     def _make_key(self, *, signs_from: datetime) -> SigningKey:

@@ -65,7 +65,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
 
     def GetMe(self, request: service_pb2.GetMeRequest, context: object) -> service_pb2.Me:
         caller = _person()
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             user = self._users.get(session, caller.subject)
             rights = self._access.of(session, user)
         permissions = caller.permissions if caller.api_key or caller.must_enrol else rights.permissions
@@ -130,7 +130,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         return await asyncio.to_thread(self._create_user, new, current_principal())
 
     def GetUser(self, request: service_pb2.GetUserRequest, context: object) -> resources_pb2.User:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return to_user(self._users.see(session, request.user_id, by=current_principal()))
 
     def ListUsers(self, request: service_pb2.ListUsersRequest, context: object) -> service_pb2.ListUsersResponse:
@@ -145,7 +145,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
                 request.second_factor_enrolled if request.HasField("second_factor_enrolled") else None
             ),
         )
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._users.list(session, wanted, page, by=current_principal())
         return service_pb2.ListUsersResponse(
             users=[to_user(user) for user in found.items], next_page_token=found.next_page_token
@@ -160,7 +160,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
             return to_user(user)
 
     def ListRoles(self, request: service_pb2.ListRolesRequest, context: object) -> service_pb2.ListRolesResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             roles = self._access.roles(session)
         return service_pb2.ListRolesResponse(roles=[role_message(role) for role in roles.values()])
 
@@ -170,16 +170,16 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
             raise InvalidPassword(f"The password {weaknesses[0].description}.", violations=weaknesses)
 
     def _get_minimum_length(self) -> int:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return self._minimum_length(session)
 
     def _check_roles(self, names: list[str], by: Principal) -> None:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             self._access.require_known(session, names, field="user.roles")
             self._access.require_rights_of(session, names, by=by)
 
     def _get_user(self, user_id: str) -> User:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return self._users.get(session, user_id)
 
     def _provider_of(self, user_id: str) -> str | None:

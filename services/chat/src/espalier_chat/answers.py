@@ -211,7 +211,7 @@ class Answers:
             return self._conversations.end_answer(session, message_id, outcome)
 
     def _load(self, principal: Principal, session_id: str, message_id: str) -> Message:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return self._conversations.get_message(session, principal, session_id=session_id, message_id=message_id)
 
     def _ask_to_stop(self, principal: Principal, session_id: str, message_id: str) -> Message:

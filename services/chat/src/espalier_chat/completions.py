@@ -260,7 +260,7 @@ class Completions:
             repository.forget_completions(session, ids)
 
     def _orphans(self, silent_for: timedelta) -> Sequence[RunningCompletion]:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             since = utc_now() - silent_for
             return repository.silent_completions(session, untouched_since=since, limit=ORPHANS_AT_ONCE)
 

@@ -52,19 +52,19 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
         return session_to_proto(await asyncio.to_thread(self._open_session, wanted, current_principal()))
 
     def GetSession(self, request: pb.GetSessionRequest, context: object) -> pb.Session:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return session_to_proto(self._conversations.get_session(session, current_principal(), request.session_id))
 
     def ListSessions(self, request: pb.ListSessionsRequest, context: object) -> pb.ListSessionsResponse:
         page = self._paginator.read(request)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._conversations.list_sessions(session, current_principal(), page=page)
         sessions = [session_to_proto(item) for item in found.items]
         return pb.ListSessionsResponse(sessions=sessions, next_page_token=found.next_page_token)
 
     def ListMessages(self, request: pb.ListMessagesRequest, context: object) -> pb.ListMessagesResponse:
         page = self._paginator.read(request)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._conversations.list_messages(session, current_principal(), request.session_id, page=page)
         messages = [message_to_proto(item) for item in found.items]
         return pb.ListMessagesResponse(messages=messages, next_page_token=found.next_page_token)
@@ -125,7 +125,7 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
             )
 
     def _session_to_answer_in(self, sent: Request, principal: Principal) -> ChatSession:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return self._conversations.session_to_answer_in(session, principal, sent)
 
     def _hold(self, principal: Principal, session: ChatSession, sent: Request) -> None:
@@ -138,7 +138,7 @@ class ChatRpc(service_pb2_grpc.ChatServiceServicer):
         )
 
     def _message(self, principal: Principal, *, session_id: str, message_id: str) -> Message:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return self._conversations.get_message(session, principal, session_id=session_id, message_id=message_id)
 
 

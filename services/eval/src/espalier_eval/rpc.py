@@ -37,7 +37,7 @@ class EvalRpc(service_pb2_grpc.EvalServiceServicer):
         return to_proto(evaluation, with_items=True)
 
     def GetEvaluation(self, request: service_pb2.GetEvaluationRequest, context: object) -> service_pb2.Evaluation:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             evaluation = self._evaluations.get(session, current_principal(), request.evaluation_id)
         return to_proto(evaluation, with_items=True)
 
@@ -45,7 +45,7 @@ class EvalRpc(service_pb2_grpc.EvalServiceServicer):
         self, request: service_pb2.ListEvaluationsRequest, context: object
     ) -> service_pb2.ListEvaluationsResponse:
         page = self._paginator.read(request)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._evaluations.list(session, current_principal(), page=page)
         return service_pb2.ListEvaluationsResponse(
             evaluations=[to_proto(evaluation, with_items=False) for evaluation in found.items],

@@ -33,12 +33,12 @@ class ModelRpc(service_pb2_grpc.ModelServiceServicer):
             return model_to_proto(model)
 
     def GetModel(self, request: service_pb2.GetModelRequest, context: object) -> pb.Model:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return model_to_proto(self._registry.get_model(session, current_principal(), request.model_id))
 
     def ListModels(self, request: service_pb2.ListModelsRequest, context: object) -> service_pb2.ListModelsResponse:
         page = self._paginator.read(request)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._registry.list_models(session, current_principal(), name=request.name, page=page)
             models = [model_to_proto(model) for model in found.items]
         return service_pb2.ListModelsResponse(models=models, next_page_token=found.next_page_token)
@@ -55,14 +55,14 @@ class ModelRpc(service_pb2_grpc.ModelServiceServicer):
             return version_to_proto(self._registry.register_version(session, principal, trained=trained, **names))
 
     def GetModelVersion(self, request: service_pb2.GetModelVersionRequest, context: object) -> pb.ModelVersion:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return version_to_proto(self._registry.get_version(session, current_principal(), request.version_id))
 
     def ListModelVersions(
         self, request: service_pb2.ListModelVersionsRequest, context: object
     ) -> service_pb2.ListModelVersionsResponse:
         page = self._paginator.read(request)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._registry.list_versions(session, current_principal(), model_id=request.model_id, page=page)
             versions = [version_to_proto(version) for version in found.items]
         return service_pb2.ListModelVersionsResponse(versions=versions, next_page_token=found.next_page_token)
@@ -86,7 +86,7 @@ class DeploymentRpc(service_pb2_grpc.DeploymentServiceServicer):
             return deployment_to_proto(deployment)
 
     def GetDeployment(self, request: service_pb2.GetDeploymentRequest, context: object) -> pb.Deployment:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return deployment_to_proto(self._registry.get_deployment(session, request.deployment_id))
 
     def ListDeployments(
@@ -94,7 +94,7 @@ class DeploymentRpc(service_pb2_grpc.DeploymentServiceServicer):
     ) -> service_pb2.ListDeploymentsResponse:
         page = self._paginator.read(request)
         state = STATES_BY_NUMBER.get(request.state)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._registry.list_deployments(session, state=state, name=request.name, page=page)
             deployments = [deployment_to_proto(deployment) for deployment in found.items]
         return service_pb2.ListDeploymentsResponse(deployments=deployments, next_page_token=found.next_page_token)

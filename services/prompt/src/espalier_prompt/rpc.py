@@ -30,13 +30,13 @@ class PromptRpc(service_pb2_grpc.PromptServiceServicer):
         return to_proto(prompt, version)
 
     def GetPrompt(self, request: service_pb2.GetPromptRequest, context: object) -> service_pb2.Prompt:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             prompt = self._prompts.get(session, current_principal(), request.prompt_id)
         return to_proto(prompt, prompt.newest)
 
     def ListPrompts(self, request: service_pb2.ListPromptsRequest, context: object) -> service_pb2.ListPromptsResponse:
         page = self._paginator.read(request)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._prompts.list(session, current_principal(), page=page)
         return service_pb2.ListPromptsResponse(
             prompts=[to_proto(prompt, prompt.newest) for prompt in found.items],

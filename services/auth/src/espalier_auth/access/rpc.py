@@ -83,7 +83,7 @@ class RoleRpc(access_pb2_grpc.RoleServiceServicer):
     def ExplainPermissions(
         self, request: access_pb2.ExplainPermissionsRequest, context: object
     ) -> access_pb2.ExplainPermissionsResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = explain(
                 session,
                 request.user_id,
@@ -108,12 +108,12 @@ class GroupRpc(access_pb2_grpc.GroupServiceServicer):
             return _to_group(self._groups.create(session, changes, by=current_principal()))
 
     def GetGroup(self, request: access_pb2.GetGroupRequest, context: object) -> access_pb2.Group:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return _to_group(self._groups.get(session, request.group_id, by=current_principal()))
 
     def ListGroups(self, request: access_pb2.ListGroupsRequest, context: object) -> access_pb2.ListGroupsResponse:
         page = self._paginator.read(request)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._groups.list(session, page, by=current_principal())
         return access_pb2.ListGroupsResponse(
             groups=[_to_group(item) for item in found.items], next_page_token=found.next_page_token
@@ -134,7 +134,7 @@ class GroupRpc(access_pb2_grpc.GroupServiceServicer):
         return Empty()
 
     def ListPeers(self, request: access_pb2.ListPeersRequest, context: object) -> access_pb2.ListPeersResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return access_pb2.ListPeersResponse(user_ids=self._groups.peers(session, current_person().subject))
 
 

@@ -286,5 +286,5 @@ def take_back(session: Session, user_ids: Iterable[str]) -> None:
 
 def read_peers(database: Database, principal: Principal) -> Sequence[str]:
     """As `GroupPeers` wants them: for auth itself, which needs nobody to ask."""
-    with database.transaction() as session:
+    with database.reading() as session:
         return repository.peers_of(session, principal.subject)

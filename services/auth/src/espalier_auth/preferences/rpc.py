@@ -26,7 +26,7 @@ class SettingRpc(settings_pb2_grpc.SettingServiceServicer):
     def ListSettings(
         self, request: settings_pb2.ListSettingsRequest, context: object
     ) -> settings_pb2.ListSettingsResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._preferences.list(session)
         return settings_pb2.ListSettingsResponse(settings=[_to_setting(each) for each in found])
 
@@ -48,7 +48,7 @@ class SettingRpc(settings_pb2_grpc.SettingServiceServicer):
     def ListCurrentBanners(
         self, request: settings_pb2.ListCurrentBannersRequest, context: object
     ) -> settings_pb2.ListCurrentBannersResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._banners.current(session)
         banners = [_to_banner(banner) for banner in found]
         for banner in banners:
@@ -58,7 +58,7 @@ class SettingRpc(settings_pb2_grpc.SettingServiceServicer):
     def ListBanners(
         self, request: settings_pb2.ListBannersRequest, context: object
     ) -> settings_pb2.ListBannersResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._banners.list(session)
         return settings_pb2.ListBannersResponse(banners=[_to_banner(banner) for banner in found])
 

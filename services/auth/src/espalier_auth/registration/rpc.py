@@ -72,7 +72,7 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
     def GetRegistrationRules(
         self, request: registration_pb2.GetRegistrationRulesRequest, context: object
     ) -> registration_pb2.RegistrationRules:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return registration_pb2.RegistrationRules(
                 mode=self._parts.registration.mode(session),
                 sends_mail=self._parts.mailer.is_configured,
@@ -141,7 +141,7 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
         self, request: registration_pb2.ListInvitationsRequest, context: object
     ) -> registration_pb2.ListInvitationsResponse:
         page = self._parts.paginator.read(request)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._parts.invitations.list(session, page, by=current_principal())
         return registration_pb2.ListInvitationsResponse(
             invitations=[_to_invitation(each) for each in found.items], next_page_token=found.next_page_token
@@ -153,7 +153,7 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
         return Empty()
 
     def _check_newcomer(self, newcomer: Newcomer, password: str) -> None:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             faults = Faults()
             with faults.collected():
                 self._parts.registration.check(session, newcomer)
@@ -170,7 +170,7 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
             return to_user(self._parts.registration.register(session, newcomer, password_hash))
 
     def _check_reset(self, token: str, password: str) -> None:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             user = self._parts.resets.check(session, token)
             self._require_good_password(session, password, username=user.username, field="new_password")
 

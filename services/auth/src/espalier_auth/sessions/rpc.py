@@ -29,7 +29,7 @@ class SessionRpc(sessions_pb2_grpc.SessionServiceServicer):
         self, request: sessions_pb2.ListMySessionsRequest, context: object
     ) -> sessions_pb2.ListMySessionsResponse:
         owner = current_person()
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._devices.list(session, owner)
         return sessions_pb2.ListMySessionsResponse(sessions=[_to_session(*each, owner=owner) for each in found])
 
@@ -61,7 +61,7 @@ class RevocationRpc(sessions_pb2_grpc.RevocationServiceServicer):
     def ListRevocations(
         self, request: sessions_pb2.ListRevocationsRequest, context: object
     ) -> sessions_pb2.ListRevocationsResponse:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = repository.list_revocations(session, utc_now())
         return sessions_pb2.ListRevocationsResponse(
             revocations=[

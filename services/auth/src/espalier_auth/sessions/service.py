@@ -48,6 +48,6 @@ class Devices:
 
 def read_revocations(database: Database) -> Mapping[str, float]:
     """As `Revocations` wants them: for auth itself, which needs nobody to ask."""
-    with database.transaction() as session:
+    with database.reading() as session:
         found = repository.list_revocations(session, utc_now())
     return {item.subject: item.not_before.timestamp() for item in found}

@@ -30,7 +30,7 @@ class WorkloadsRpc(workload_pb2_grpc.WorkloadServiceServicer):
             return workload_to_proto(workload)
 
     def GetWorkload(self, request: workload_pb2.GetWorkloadRequest, context: object) -> workload_pb2.Workload:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return workload_to_proto(self._workloads.get(session, request.name))
 
     def DeleteWorkload(self, request: workload_pb2.DeleteWorkloadRequest, context: object) -> Empty:

@@ -41,7 +41,7 @@ class ApiKeyRpc(access_pb2_grpc.ApiKeyServiceServicer):
 
     def ListApiKeys(self, request: access_pb2.ListApiKeysRequest, context: object) -> access_pb2.ListApiKeysResponse:
         page = self._paginator.read(request)
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             found = self._keys.list(session, page, of=current_person())
         return access_pb2.ListApiKeysResponse(
             api_keys=[_to_key(key) for key in found.items], next_page_token=found.next_page_token
