@@ -30,7 +30,7 @@ MARK = "planted-secret-5d1c"
 @pytest.fixture
 async def auth(start_auth: Callable[..., Awaitable[Any]], nats_url: str) -> Any:
     """A running auth whose events go through NATS."""
-    return await start_auth(nats_url=nats_url)
+    return await start_auth(nats_url=nats_url, registration="open")
 
 
 async def log_of(auth: Any) -> Any:
@@ -48,6 +48,13 @@ async def wait_for(auth: Any, count: int = 1, seconds: float = 120, **wanted: An
             return found
         assert time.monotonic() < end, f"{len(found)} of {count} events: {found}"
         await asyncio.sleep(0.05)
+
+
+async def test_whoever_registers_did_it_himself(auth: Any) -> None:
+    request = registration_pb2.RegisterRequest(username="mia", password="a quiet green lamp")
+    user = await registration_pb2_grpc.RegistrationServiceStub(auth.channel()).Register(request)
+    [event] = await wait_for(auth, action="espalier.auth.v1.RegistrationService/Register")
+    assert (event.actor_name, event.actor_id, event.result) == ("mia", user.id, DONE)
 
 
 async def test_a_change_is_told_with_what_was_before_and_after(auth: Any) -> None:

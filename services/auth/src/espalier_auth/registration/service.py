@@ -162,6 +162,7 @@ class Registration:
             password_change_required=False,
         )
         user = self._users.create(session, new, by=None)
+        note_actor(user.id, user.name)
         for group_id in invitation.group_ids if invitation else ():
             if find_group(session, group_id) is not None:
                 session.add(GroupMember(group_id=group_id, user_id=user.id))
