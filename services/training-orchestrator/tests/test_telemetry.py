@@ -13,8 +13,11 @@ from espalier.training_orchestrator.v1 import events_pb2, run_pb2
 from espalier.training_orchestrator.v1 import run_service_pb2 as rpc
 from espalier.training_orchestrator.v1.telemetry_pb2 import TelemetryBatch
 from espalier_common.bus import EVENTS, Bus
+from espalier_common.db import utc_now
 from espalier_common.outbox import OutboxRelay
 from espalier_training_orchestrator.events import telemetry_consumer
+from espalier_training_orchestrator.telemetry import repository
+from espalier_training_orchestrator.telemetry.repository import Measured
 
 
 @pytest.fixture
@@ -101,6 +104,24 @@ async def test_of_two_attempts_that_measured_one_step_the_later_stands(orchestra
     assert [(point.step, point.attempt, point.values["train/loss"]) for point in found] == [
         (1, 1, 11.0), (2, 1, 12.0), (3, 2, 23.0), (4, 2, 24.0), (5, 2, 25.0),
     ]  # fmt: skip
+
+
+async def test_the_summary_has_the_last_value_of_each_name(orchestrator: Any) -> None:
+    run_id = str((await orchestrator.queued_run()).id)
+    # As (step, attempt, values): a name may stand in several series, and a later attempt repeats steps.
+    told = [
+        (1, 1, {"train/loss": 1.0, "train/tokens": 10.0}),
+        (2, 1, {"train/loss": 2.0}),
+        (2, 1, {"eval/loss": 2.5}),
+        (3, 1, {"train/loss": 3.0}),
+        (3, 2, {"train/loss": "NaN"}),
+    ]
+    with orchestrator.database.transaction() as session:
+        for step, attempt, values in told:
+            repository.add_points(
+                session, run_id, attempt, [Measured(step=step, epoch=0.0, at=utc_now(), values=values)]
+            )
+        assert repository.last_values(session, run_id) == {"train/loss": "NaN", "train/tokens": 10.0, "eval/loss": 2.5}
 
 
 async def test_a_curve_is_read_in_pages_without_a_gap_or_a_repeat(orchestrator: Any) -> None:

@@ -107,10 +107,12 @@ def points_by_step(session: Session, run_id: str, after_step: int, *, steps: int
 
 def last_values(session: Session, run_id: str) -> dict[str, float | str]:
     """The last value of each name over the whole curve."""
+    # A name's last value is in the last point of one of the series that have it: they are few, the points are not.
+    last = select(MetricPoint).where(MetricPoint.run_id == run_id).distinct(MetricPoint.series)
+    last = last.order_by(MetricPoint.series, MetricPoint.step.desc(), MetricPoint.attempt.desc(), MetricPoint.id.desc())
     values: dict[str, float | str] = {}
-    query = select(MetricPoint.values).where(MetricPoint.run_id == run_id)
-    for row in session.scalars(query.order_by(MetricPoint.step, MetricPoint.attempt, MetricPoint.id)):
-        values |= row
+    for point in sorted(session.scalars(last), key=lambda each: (each.step, each.attempt, each.id)):
+        values |= point.values
     return values
 
 
