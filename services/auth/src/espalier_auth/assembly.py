@@ -99,6 +99,7 @@ def build(settings: AuthSettings) -> Service:
     auth_rpc = _auth_rpc(parts)
     kept_head = KeptHead(database, settings.home / "audit-head" if settings.home else None)
     oidc = _oidc_rpc(parts, auth_rpc)
+    registration = _registration_rpc(parts)
     return Service(
         name="auth",
         package="espalier_auth",
@@ -112,7 +113,7 @@ def build(settings: AuthSettings) -> Service:
             *setting_servicers(database, parts.preferences),
             *oidc_servicers(oidc),
             *session_servicers(database, parts.users),
-            *registration_servicers(_registration_rpc(parts)),
+            *registration_servicers(registration),
             *access_servicers(
                 database,
                 access=parts.access,
@@ -139,7 +140,7 @@ def build(settings: AuthSettings) -> Service:
             UsageHousekeeping(database).run,
             *_forwarders(settings, database),
         ],
-        on_stop=[parts.passwords.close, oidc.close],
+        on_stop=[parts.passwords.close, oidc.close, registration.close],
         commands={
             ROTATE_KEYS: partial(keys.rotate, even_if_young=True),
             ROTATE_MASTER_KEY: partial(rotate_master_key, keys, parts.second_factors.reseal),

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import smtplib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC
 
@@ -67,7 +68,8 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
     def __init__(self, database: Database, parts: Parts) -> None:
         self._database = database
         self._parts = parts
-        self._mails: set[asyncio.Task[None]] = set()
+        # One after the other, in a thread of their own: a mail server that hangs must not take those of all other work.
+        self._mails = ThreadPoolExecutor(1, thread_name_prefix="mail")
 
     def GetRegistrationRules(
         self, request: registration_pb2.GetRegistrationRulesRequest, context: object
@@ -104,10 +106,7 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
         ticket = await asyncio.to_thread(self._count, "forgot")
         await asyncio.to_thread(self._settle, ticket, counts=True)
         # After the answer, which therefore takes as long for an unknown name; not part of this call's audit.
-        work = asyncio.to_thread(self._mail_links, request.login)
-        mail = asyncio.create_task(work, context=contextvars.Context())
-        self._mails.add(mail)
-        mail.add_done_callback(self._mails.discard)
+        self._mails.submit(contextvars.Context().run, self._mail_links, request.login)
         return Empty()
 
     async def ResetPassword(self, request: registration_pb2.ResetPasswordRequest, context: object) -> Empty:
@@ -151,6 +150,10 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
         with self._database.transaction() as session:
             self._parts.invitations.delete(session, request.invitation_id, by=current_principal())
         return Empty()
+
+    async def close(self) -> None:
+        """Sends no more mails: who waits for one asks again."""
+        self._mails.shutdown(wait=False, cancel_futures=True)
 
     def _check_newcomer(self, newcomer: Newcomer, password: str) -> None:
         with self._database.reading() as session:
