@@ -5,9 +5,10 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import update
 
-from espalier.auth.v1 import registration_pb2, registration_pb2_grpc
+from espalier.auth.v1 import registration_pb2, registration_pb2_grpc, resources_pb2, service_pb2
 from espalier_auth.models import INITIAL_PASSWORD_LIVES, User
 from espalier_common.db import utc_now
 from espalier_common.rpc.status import from_rpc_error
@@ -49,6 +50,28 @@ async def test_the_first_administrator_can_always_let_others_in(start_auth: Any,
     _age(auth, timedelta(days=3650))
 
     assert (await auth.login("admin", (tmp_path / "admin-password").read_text().strip())).password_change_required
+
+
+async def test_an_administrator_whose_first_password_ran_out_lets_nobody_in(auth: Any) -> None:
+    mia = await auth.create_user("mia", roles=["admin"], password=CHOSEN)
+    her_session = auth.users((await auth.login("mia", CHOSEN)).access_token)
+    admin = await auth.admin()
+    me = (await admin.GetMe(service_pb2.GetMeRequest())).user
+    disable = service_pb2.UpdateUserRequest(
+        user=resources_pb2.User(id=me.id, disabled=True), update_mask=FieldMask(paths=["disabled"])
+    )
+    _age(auth, INITIAL_PASSWORD_LIVES + timedelta(seconds=1))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await admin.UpdateUser(disable)
+    assert from_rpc_error(refused.value).reason == "LAST_ADMIN"
+
+    # Were nobody left all the same, a change that takes nobody away would go on.
+    with auth.database.transaction() as session:
+        session.execute(update(User).where(User.id == me.id).values(disabled=True))
+    mine = resources_pb2.User(id=mia.id, display_name="Mia")
+    await her_session.UpdateUser(
+        service_pb2.UpdateUserRequest(user=mine, update_mask=FieldMask(paths=["display_name"]))
+    )
 
 
 async def _refusal(auth: Any, password: str) -> str:

@@ -276,10 +276,11 @@ class Users:
             user.set_email(changes.email, verified=True)
         if changes.roles is not None:
             self._access.require_reach_of(session, [user.id], set(changes.roles) - held, by=by)
-            user.roles = sorted(set(changes.roles))
-        if changes.disabled is not None:
-            user.disabled = changes.disabled
-        self._access.require_an_admin(session, user.username)
+        with self._access.keeping_an_admin(session, user.username):
+            if changes.roles is not None:
+                user.roles = sorted(set(changes.roles))
+            if changes.disabled is not None:
+                user.disabled = changes.disabled
         if user.disabled:
             end_all_sessions(session, user.id, reason="USER_DISABLED")
         elif changes.roles is not None:

@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, Select, delete, exists, func, or_, select,
 from sqlalchemy.orm import Session
 
 from espalier_auth.access.models import ApiKey, CustomRole, Group
-from espalier_auth.models import GroupMember, User
+from espalier_auth.models import FIRST_ADMIN, INITIAL_PASSWORD_LIVES, GroupMember, User
+from espalier_common.db import utc_now
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
 
@@ -57,7 +58,13 @@ def users_with_role(session: Session, name: str) -> Sequence[str]:
 
 def has_active_user_with_role(session: Session, name: str) -> bool:
     """Whether anybody who can sign in has the role, himself or by a group."""
-    active = select(User.id).where(has_role(name), User.disabled.is_(False))
+    # As `KnownPassword.has_lapsed` says; who comes from a provider was given no password.
+    gets_in = or_(
+        User.password_change_required.is_(False),
+        User.username == FIRST_ADMIN,
+        User.created_at >= utc_now() - INITIAL_PASSWORD_LIVES,
+    )
+    active = select(User.id).where(has_role(name), User.disabled.is_(False), gets_in)
     return session.scalars(active.limit(1)).first() is not None
 
 

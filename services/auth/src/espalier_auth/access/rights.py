@@ -5,7 +5,8 @@ the other: what was checked still holds when the change is committed, and two ad
 the same moment do not both succeed.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -174,10 +175,16 @@ class AccessRights:
         """Taken first by whoever changes rights; held until the transaction ends."""
         repository.lock_rights(session)
 
-    def require_an_admin(self, session: Session, whom: str) -> None:
-        """After a change: raises LastAdmin, naming `whom`, when nobody who can sign in is an administrator any more."""
+    @contextmanager
+    def keeping_an_admin(self, session: Session, whom: str) -> Iterator[None]:
+        """Around a change: raises LastAdmin, naming `whom`, when nobody who can sign in is an administrator any more.
+
+        Where there was none before, as a first password ran out, the change took nobody away.
+        """
+        had_one = repository.has_active_user_with_role(session, ADMIN)
+        yield
         session.flush()
-        if not repository.has_active_user_with_role(session, ADMIN):
+        if had_one and not repository.has_active_user_with_role(session, ADMIN):
             raise LastAdmin(whom)
 
 

@@ -212,13 +212,13 @@ class Groups:
         roles = group.roles if changes.roles is None else changes.roles
         if not (set(members) <= set(present) and set(roles) <= set(group.roles)):
             self._require_reach(session, roles, members, by=by)
-        self._apply(session, group, changes, by=by)
-        self._flush(session, group.name)
-        if changes.member_ids is not None:
-            self._set_members(session, group, changes.member_ids)
-        if changes.roles is not None:
-            take_back(session, repository.members_of(session, [group.id])[group.id])
-        self._access.require_an_admin(session, f"A member of the group {group.name}")
+        with self._access.keeping_an_admin(session, f"A member of the group {group.name}"):
+            self._apply(session, group, changes, by=by)
+            self._flush(session, group.name)
+            if changes.member_ids is not None:
+                self._set_members(session, group, changes.member_ids)
+            if changes.roles is not None:
+                take_back(session, repository.members_of(session, [group.id])[group.id])
         return self._with_members(session, group)
 
     def delete(self, session: Session, group_id: str, *, by: Principal) -> None:
@@ -227,8 +227,8 @@ class Groups:
         group = self._find(session, group_id, by=by)
         self._access.require_rights_of(session, group.roles, by=by)
         take_back(session, repository.members_of(session, [group.id])[group.id])
-        session.delete(group)
-        self._access.require_an_admin(session, f"A member of the group {group.name}")
+        with self._access.keeping_an_admin(session, f"A member of the group {group.name}"):
+            session.delete(group)
 
     def _find(self, session: Session, group_id: str, *, by: Principal) -> Group:
         group = repository.find_reached_group(session, group_id, by=by)

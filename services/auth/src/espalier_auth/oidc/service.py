@@ -147,10 +147,9 @@ class SingleSignOn:
         from_others = {name for other in others if other is not identity for name in other.granted_roles}
         by_hand = set(user.roles) - set(identity.granted_roles) - from_others
         before = list(user.roles)
-        user.roles = sorted(by_hand | from_others | given)
         try:
-            if ADMIN in before and ADMIN not in user.roles:
-                self._access.require_an_admin(session, user.username)
+            with self._access.keeping_an_admin(session, user.username):
+                user.roles = sorted(by_hand | from_others | given)
         except LastAdmin:
             # Nobody could undo it, so the last one stays until there is another.
             _log.warning("the last administrator keeps his role, whatever his groups say", user_id=user.id)
