@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 from belongings import Belongings
-from people import code_now, enrol, user
+from people import confirm, enrol, user
 from platform_process import Api, Platform
 from recipes import pretraining
 
@@ -40,7 +40,11 @@ class Stage:
 
     def ask(self, api: Api, method: str, path: str, body: Any = None, *, result: str = "DONE") -> Made:
         """The call whose event is looked for."""
-        return Made(self._ids[api], api.http.request(method, path, json=body), result)
+        return self.made_by(api, api.http.request(method, path, json=body), result)
+
+    def made_by(self, api: Api, answer: httpx.Response, result: str = "DONE") -> Made:
+        """A call that was made already."""
+        return Made(self._ids[api], answer, result)
 
     def person(self) -> tuple[str, str, str]:
         """A new user: id, name and password."""
@@ -124,7 +128,7 @@ def _end_user_sessions(stage: Stage) -> Made:
 def _confirm_second_factor(stage: Stage) -> Made:
     api, _ = stage.signed_in()
     secret = api.call("POST", "/api/v1/me/second-factor", {})["secret"]
-    return stage.ask(api, "POST", "/api/v1/me/second-factor:confirm", {"code": code_now(secret)})
+    return stage.made_by(api, confirm(api, secret))
 
 
 def _with_code(stage: Stage, verb: str) -> Made:

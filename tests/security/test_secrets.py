@@ -12,7 +12,7 @@ from urllib.parse import quote
 import psycopg2
 import pytest
 from belongings import Belongings
-from people import code_now, token_of
+from people import confirm, token_of
 from platform_process import Api, Platform
 from psycopg2 import sql
 
@@ -79,8 +79,7 @@ def factor(platform: Platform, planted: Planted, password: str) -> None:
     begun = sonja.call("POST", "/api/v1/me/second-factor", {})
     planted.secrets |= {"secret of an authenticator": begun["secret"], "its address": begun["otpauth_uri"]}
     planted.secrets["the secret's bytes"] = base64.b32decode(begun["secret"]).hex()
-    confirm = {"code": code_now(begun["secret"])}
-    codes = sonja.call("POST", "/api/v1/me/second-factor:confirm", confirm)["recovery_codes"]
+    codes = confirm(sonja, begun["secret"]).json()["recovery_codes"]
     login = {"username": "sonja", "password": password}
     wrong = [
         {**login, "code": planted.make("wrong code")},

@@ -9,7 +9,7 @@ import pytest
 
 from espalier.auth.v1 import resources_pb2, second_factor_pb2, second_factor_pb2_grpc, service_pb2
 from espalier_auth.second_factor import service
-from espalier_auth.second_factor.codes import STEP_SECONDS, code_of
+from espalier_auth.second_factor.codes import STEP_SECONDS, STEPS_TOLD, code_of
 from espalier_common.db import utc_now
 
 PASSWORD = "a quiet green lamp"
@@ -52,7 +52,7 @@ class Owner:
 
     def wrong_code(self) -> str:
         """One that is not good now and will not be soon."""
-        good = {self.code(steps=steps) for steps in range(-3, 4)}
+        good = {self.code(steps=steps) for steps in range(-STEPS_TOLD, 4)}
         return next(text for number in range(10) if (text := f"{number}" * 6) not in good)
 
     async def login(self, code: str = "") -> resources_pb2.TokenPair:

@@ -7,6 +7,7 @@ import pytest
 from espalier_auth.second_factor.codes import (
     RECOVERY_CODES,
     code_of,
+    has_run_out,
     hash_of,
     is_of_authenticator,
     new_recovery_codes,
@@ -45,17 +46,18 @@ def test_the_codes_are_those_of_rfc_6238(seconds: int, code: str) -> None:
     assert step_of(OF_THE_RFCS, code[-6:], now=float(seconds)) == seconds // 30
 
 
-def test_a_code_lives_for_its_half_minute_and_the_next_one() -> None:
-    code = code_of(OF_THE_RFCS, 100)
+def test_a_code_lives_for_thirty_seconds_and_is_known_for_a_while_as_one_that_ran_out() -> None:
+    code, times = code_of(OF_THE_RFCS, 100), (2999.9, 3000.0, 3029.9, 3030.0, 3329.9, 3330.0)
 
-    assert [step_of(OF_THE_RFCS, code, now=now) for now in (2999.9, 3000.0, 3029.9, 3030.0, 3059.9, 3060.0)] == [
-        None, 100, 100, 100, 100, None
-    ]  # fmt: skip
+    assert [step_of(OF_THE_RFCS, code, now=now) for now in times] == [None, 100, 100, None, None, None]
+    # Of the one that comes next nothing is said: it will be good.
+    assert [has_run_out(OF_THE_RFCS, code, now=now) for now in times] == [False, False, False, True, True, False]
 
 
 @pytest.mark.parametrize("typed", ["", "7", "75522", "7552244", "se\x0b\U000a3f4fqß", "٧٥٥٢٢٤", "755224\n"])
 def test_what_is_no_code_is_a_wrong_one(typed: str) -> None:
     assert step_of(OF_THE_RFCS, typed, now=59.0) is None
+    assert not has_run_out(OF_THE_RFCS, typed, now=3000.0)
 
 
 def test_codes_are_taken_as_people_group_them_and_told_apart_by_their_form() -> None:

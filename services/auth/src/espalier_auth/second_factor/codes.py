@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 
 DIGITS = 6
 STEP_SECONDS = 30
-# A code is taken in its own half minute and, for whoever types slowly and for clocks that differ, in the next one.
-STEPS_LATE = 1
+# Of a code that was right so many steps before, it is said that it ran out: it is worth nothing any more.
+STEPS_TOLD = 10
 SECRET_BYTES = 20  # as many as RFC 4226 recommends
 RECOVERY_CODES = 10
 # 120 random bits: so many need no salt and no slow hash (ASVS 6.5.2).
@@ -51,16 +51,25 @@ def code_of(secret: bytes, step: int, *, digits: int = DIGITS) -> str:
     return str(number % 10**digits).zfill(digits)
 
 
+def step_at(now: float) -> int:
+    """The half minute of a Unix time."""
+    return int(now // STEP_SECONDS)
+
+
 def step_of(secret: bytes, code: str, *, now: float) -> int | None:
-    """The half minute whose code this is, if that is still taken at the Unix time `now`; None for a wrong one."""
-    current, typed = int(now // STEP_SECONDS), code.encode()
-    # Compared with all of them, so that the time does not tell which one it was.
-    right = [
-        step
-        for step in range(current - STEPS_LATE, current + 1)
-        if hmac.compare_digest(code_of(secret, step).encode(), typed)
-    ]
-    return right[-1] if right else None
+    """The half minute of the Unix time `now`, if this is its code: no other is taken (ASVS 6.5.5)."""
+    step = step_at(now)
+    return step if _is_code_of(secret, step, code) else None
+
+
+def has_run_out(secret: bytes, code: str, *, now: float) -> bool:
+    """Whether it was the code of one of the last five minutes. Of one that is still to come nobody is told."""
+    step = step_at(now)
+    return any([_is_code_of(secret, step - back, code) for back in range(1, STEPS_TOLD + 1)])
+
+
+def _is_code_of(secret: bytes, step: int, code: str) -> bool:
+    return hmac.compare_digest(code_of(secret, step).encode(), code.encode())
 
 
 def normalized(typed: str) -> str:

@@ -7,21 +7,36 @@ AlreadyExists       SecondFactorEnrolled
 Unavailable         SecondFactorSealed
 """
 
+from enum import StrEnum
+
 from espalier_common.errors import AlreadyExists, FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable
 
 WRONG = "SECOND_FACTOR_WRONG"
-_WRONG_TEXT = "The code is wrong, was used before, or is over; give the one that your authenticator shows now."
-_TOO_MANY_TEXT = (
-    "Too many wrong codes were given for this account: sign in with a recovery code, or have the second factor removed."
-)
+
+
+class Fault(StrEnum):
+    """Why a code does not count, as whoever knows the password is told."""
+
+    WRONG = (
+        "The code is wrong, or was used before; give the one that your authenticator shows now. If that is wrong too, "
+        "look whether the clock of your device is right."
+    )
+    RAN_OUT = (
+        "The code ran out: each is good for the 30 seconds in which your authenticator shows it. Give the one that it "
+        "shows now; if that ran out too, the clock of your device is late."
+    )
+    LOCKED = (
+        "Too many wrong codes were given for this account: sign in with a recovery code, or have the second factor "
+        "removed."
+    )
 
 
 class WrongCode(Exception):
-    """A code that does not count, on whatever way it came; `is_locked`: no code of the authenticator would."""
+    """A code that does not count, on whatever way it came."""
 
-    def __init__(self, *, is_locked: bool = False) -> None:
+    def __init__(self, fault: Fault = Fault.WRONG) -> None:
         super().__init__()
-        self.is_locked = is_locked
+        self.fault = fault
 
 
 class SecondFactorRequired(Unauthenticated):
@@ -40,8 +55,8 @@ class SecondFactorWrong(Unauthenticated):
 
     reason = WRONG
 
-    def __init__(self, *, is_locked: bool) -> None:
-        super().__init__(_TOO_MANY_TEXT if is_locked else _WRONG_TEXT)
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.value)
 
 
 class CodeRefused(PermissionDenied):
@@ -49,8 +64,8 @@ class CodeRefused(PermissionDenied):
 
     reason = WRONG
 
-    def __init__(self, *, is_locked: bool = False) -> None:
-        super().__init__("", _TOO_MANY_TEXT if is_locked else _WRONG_TEXT)
+    def __init__(self, fault: Fault) -> None:
+        super().__init__("", fault.value)
 
 
 class SecondFactorEnrolled(AlreadyExists):

@@ -84,7 +84,7 @@ class SecondFactorRpc(second_factor_pb2_grpc.SecondFactorServiceServicer):
         try:
             return await self._gate.take_code(owner.subject, session_id=owner.session or owner.subject, then=then)
         except WrongCode as wrong:
-            raise CodeRefused(is_locked=wrong.is_locked) from wrong
+            raise CodeRefused(wrong.fault) from wrong
 
 
 def servicers(rpc: SecondFactorRpc) -> list[ServicerEntry]:

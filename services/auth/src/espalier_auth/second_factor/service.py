@@ -22,6 +22,7 @@ from espalier_auth.second_factor import codes, repository
 from espalier_auth.second_factor.errors import (
     CodeRefused,
     EnrolmentOver,
+    Fault,
     RemoveOwn,
     SecondFactorEnrolled,
     SecondFactorNotEnrolled,
@@ -114,9 +115,10 @@ class SecondFactors:
         factor = repository.find_factor(session, user.id)
         if factor is None or now - factor.begun_at > ENROLMENT_LIVES:
             raise EnrolmentOver
-        step = codes.step_of(self._open(factor), codes.normalized(code), now=now.timestamp())
+        secret, typed = self._open(factor), codes.normalized(code)
+        step = codes.step_of(secret, typed, now=now.timestamp())
         if step is None:
-            raise CodeRefused
+            raise CodeRefused(_fault(secret, typed, now=now.timestamp()))
         factor.last_step = step
         user.second_factor_since = now
         end_other_sessions(session, owner, reason="SECOND_FACTOR_CHANGED")
@@ -183,9 +185,11 @@ class SecondFactors:
             note_before({_label(user_id): {"recovery_codes_left": left + 1}})
             note_after({_label(user_id): {"recovery_codes_left": left}})
             return
-        step = codes.step_of(self._open(factor), code, now=utc_now().timestamp())
+        secret, now = self._open(factor), utc_now().timestamp()
+        step = codes.step_of(secret, code, now=now)
         if step is None or not repository.use_step(session, user_id, step, most_wrong=MOST_WRONG_CODES):
-            raise WrongCode(is_locked=factor.wrong_codes >= MOST_WRONG_CODES)
+            is_locked = factor.wrong_codes >= MOST_WRONG_CODES
+            raise WrongCode(Fault.LOCKED if is_locked else _fault(secret, code, now=now))
 
     def reseal(self, session: Session) -> int:
         """Seals with the present master key what the former one sealed; gives the number of rows.
@@ -247,6 +251,10 @@ def _lock_enrolled(session: Session, owner: Principal) -> User:
     if user.second_factor_since is None:
         raise SecondFactorNotEnrolled
     return user
+
+
+def _fault(secret: bytes, code: str, *, now: float) -> Fault:
+    return Fault.RAN_OUT if codes.has_run_out(secret, code, now=now) else Fault.WRONG
 
 
 def _label(user_id: str) -> str:

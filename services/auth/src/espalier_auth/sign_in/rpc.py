@@ -111,7 +111,7 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
         try:
             continuation = self._gate.follow(passed, begin)
         except WrongCode as wrong:
-            raise SecondFactorWrong(is_locked=wrong.is_locked) from wrong
+            raise SecondFactorWrong(wrong.fault) from wrong
         pair = self._to_pair(continuation)
         pair.device_token = self._gate.device_tokens.issue(passed.user.id, device=passed.device)
         return pair
