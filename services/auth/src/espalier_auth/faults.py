@@ -1,9 +1,26 @@
-"""All that is wrong with a request, from several checks, told at once."""
+"""All that is wrong with a request, told at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from espalier_common.errors import InvalidArgument
+from espalier_common.errors import FieldViolation, InvalidArgument
+
+
+def refuse_invalid(found: Sequence[FieldViolation], error: type[InvalidArgument], *, what: str = "request") -> None:
+    """Raises the error with all that was found, the first in its sentence. Does nothing where none was."""
+    if found:
+        raise error(f"The {what} is not valid: {found[0].field} {found[0].description}.", violations=found)
+
+
+def find_mask_violations(paths: Iterable[str], known: Sequence[str]) -> list[FieldViolation]:
+    """What is wrong with an update mask of these paths, where the known ones can change."""
+    named, names = set(paths), ", ".join(known)
+    if not named:
+        return [FieldViolation("update_mask", f"names no field; name some of {names}", "MASK")]
+    return [
+        FieldViolation("update_mask", f"names {path!r}; only {names} can change", "MASK")
+        for path in sorted(named.difference(known))
+    ]
 
 
 class Faults:

@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session
 
 from espalier.auth.v1 import resources_pb2, service_pb2, service_pb2_grpc
 from espalier_auth.access.rights import AccessRights
+from espalier_auth.caller import current_person
 from espalier_auth.display_names import find_name_violations
 from espalier_auth.email_addresses import find_email_violations
-from espalier_auth.errors import ForPeopleOnly, InvalidPassword, InvalidUser
+from espalier_auth.errors import InvalidPassword, InvalidUser
 from espalier_auth.etags import role_etag, user_etag
-from espalier_auth.faults import Faults
+from espalier_auth.faults import Faults, find_mask_violations, refuse_invalid
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.models import KnownPassword, User
 from espalier_auth.passwords import Passwords, find_weaknesses
@@ -33,7 +34,8 @@ from espalier_common.pagination import Paginator
 from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
 
-# What an administrator changes of a user.
+# What a user changes of himself, and an administrator of a user.
+_OWN = ("display_name", "email")
 _CHANGEABLE = ("display_name", "email", "roles", "disabled")
 
 
@@ -64,7 +66,7 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
         self._minimum_length = minimum_length
 
     def GetMe(self, request: service_pb2.GetMeRequest, context: object) -> service_pb2.Me:
-        caller = _person()
+        caller = current_person()
         with self._database.reading() as session:
             user = self._users.get(session, caller.subject)
             rights = self._access.of(session, user)
@@ -79,14 +81,14 @@ class UserRpc(service_pb2_grpc.UserServiceServicer):
     def UpdateMe(self, request: service_pb2.UpdateMeRequest, context: object) -> resources_pb2.User:
         changes = _read_own_changes(request)
         with self._database.transaction() as session:
-            user = self._users.update_self(session, _person(), changes)
+            user = self._users.update_self(session, current_person(), changes)
             if changes.email is not None:
                 # Those of before were mailed to another address.
                 self._forget_links(session, user.id)
             return to_user(user)
 
     async def ChangePassword(self, request: service_pb2.ChangePasswordRequest, context: object) -> Empty:
-        caller = _person()
+        caller = current_person()
         if (provider := await asyncio.to_thread(self._provider_of, caller.subject)) is not None:
             raise PasswordElsewhere(f"You sign in with {provider} and have no password here; change it there.")
         user = await self._gate.confirm(
@@ -237,13 +239,6 @@ def role_message(role: Role) -> resources_pb2.Role:
     )
 
 
-def _person() -> Principal:
-    principal = current_principal()
-    if principal.kind != "user":
-        raise ForPeopleOnly
-    return principal
-
-
 def _require_username(username: str) -> None:
     # Not `required` in the contract: an update names the user by id, and the same message carries both.
     if not username:
@@ -255,24 +250,17 @@ def _require_username(username: str) -> None:
 def _require_name_and_email(user: resources_pb2.User) -> None:
     found = find_name_violations(user.display_name, field="user.display_name")
     found += find_email_violations(user.email, field="user.email")
-    if found:
-        raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
+    refuse_invalid(found, InvalidUser)
 
 
 def _read_own_changes(request: service_pb2.UpdateMeRequest) -> OwnChanges:
     user, paths = request.user, set(request.update_mask.paths)
-    found = [
-        FieldViolation("update_mask", f"names {path!r}; only display_name and email can change", "MASK")
-        for path in sorted(paths - {"display_name", "email"})
-    ]
-    if not paths:
-        found.append(FieldViolation("update_mask", "names no field; name display_name or email", "MASK"))
+    found = find_mask_violations(paths, _OWN)
     if "display_name" in paths:
         found += find_name_violations(user.display_name, field="user.display_name")
     if "email" in paths:
         found += find_email_violations(user.email, field="user.email")
-    if found:
-        raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
+    refuse_invalid(found, InvalidUser)
     return OwnChanges(
         display_name=user.display_name.strip() if "display_name" in paths else None,
         email=user.email.strip().lower() if "email" in paths else None,
@@ -282,20 +270,14 @@ def _read_own_changes(request: service_pb2.UpdateMeRequest) -> OwnChanges:
 
 def _read_changes(request: service_pb2.UpdateUserRequest) -> UserChanges:
     user, paths = request.user, set(request.update_mask.paths)
-    found = [
-        FieldViolation("update_mask", f"names {path!r}; only {', '.join(_CHANGEABLE)} can change", "MASK")
-        for path in sorted(paths.difference(_CHANGEABLE))
-    ]
-    if not paths:
-        found.append(FieldViolation("update_mask", f"names no field; name some of {', '.join(_CHANGEABLE)}", "MASK"))
+    found = find_mask_violations(paths, _CHANGEABLE)
     if not is_uuid(user.id):
         found.append(FieldViolation("user.id", "must be the UUID of the user", "UUID"))
     if "display_name" in paths:
         found += find_name_violations(user.display_name, field="user.display_name")
     if "email" in paths:
         found += find_email_violations(user.email, field="user.email")
-    if found:
-        raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
+    refuse_invalid(found, InvalidUser)
     return UserChanges(
         display_name=user.display_name.strip() if "display_name" in paths else None,
         email=user.email.strip().lower() if "email" in paths else None,

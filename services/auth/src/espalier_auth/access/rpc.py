@@ -15,6 +15,7 @@ from espalier_auth.access.rights import AccessRights
 from espalier_auth.access.service import CustomRoles, GroupChanges, Groups, GroupWithMembers, RoleChanges
 from espalier_auth.caller import current_person
 from espalier_auth.display_names import find_name_violations
+from espalier_auth.faults import find_mask_violations, refuse_invalid
 from espalier_auth.roles import Role
 from espalier_auth.rpc import role_message
 from espalier_common.api_keys import Exchange
@@ -123,7 +124,7 @@ class GroupRpc(access_pb2_grpc.GroupServiceServicer):
         group = request.group
         if not is_uuid(group.id):
             found = [FieldViolation("group.id", "must be the UUID of the group", "UUID")]
-            raise InvalidGroup("The group is not valid: group.id must be its UUID.", violations=found)
+            refuse_invalid(found, InvalidGroup, what="group")
         changes = _group_changes(group, _paths(request.update_mask, GROUP_FIELDS, InvalidGroup))
         with self._database.transaction() as session:
             return _to_group(self._groups.update(session, group.id, changes, by=current_principal()))
@@ -170,17 +171,8 @@ def describe_permissions() -> dict[str, str]:
 
 
 def _paths(mask: FieldMask, known: tuple[str, ...], error: type[InvalidArgument]) -> set[str]:
-    paths = set(mask.paths)
-    names = ", ".join(known)
-    found = [
-        FieldViolation("update_mask", f"names {path!r}; only {names} can change", "MASK")
-        for path in sorted(paths - set(known))
-    ]
-    if not paths:
-        found.append(FieldViolation("update_mask", f"names no field; name some of {names}", "MASK"))
-    if found:
-        raise error(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
-    return paths
+    refuse_invalid(find_mask_violations(mask.paths, known), error)
+    return set(mask.paths)
 
 
 def _group_changes(group: access_pb2.Group, paths: set[str]) -> GroupChanges:
@@ -194,8 +186,7 @@ def _group_changes(group: access_pb2.Group, paths: set[str]) -> GroupChanges:
         for index, user_id in enumerate(members if "member_ids" in paths else ())
         if not is_uuid(user_id)
     ]
-    if found:
-        raise InvalidGroup(f"The group is not valid: {found[0].field} {found[0].description}.", violations=found)
+    refuse_invalid(found, InvalidGroup, what="group")
     return GroupChanges(
         name=group.name.strip() if "name" in paths else None,
         description=group.description if "description" in paths else None,

@@ -26,10 +26,12 @@ from espalier_auth.access.errors import (
 from espalier_auth.access.models import CustomRole, Group
 from espalier_auth.access.rights import AccessRights, to_role
 from espalier_auth.etags import etag_of, require_unchanged, role_etag
+from espalier_auth.faults import refuse_invalid
 from espalier_auth.models import GroupMember
 from espalier_auth.registration.repository import open_invitations_with_role
 from espalier_auth.roles import Rights, Role
 from espalier_auth.sessions.repository import revoke_tokens_before
+from espalier_common.audit.recording import note_before
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal, Scope
@@ -131,10 +133,7 @@ class CustomRoles:
             for index, permission in enumerate(permissions)
             if permission not in known
         ]
-        if unknown:
-            raise InvalidRole(
-                f"The role is not valid: {unknown[0].field} {unknown[0].description}.", violations=unknown
-            )
+        refuse_invalid(unknown, InvalidRole, what="role")
 
     def _require_own(self, session: Session, role: Role, *, by: Principal) -> None:
         if lacking := self._access.lacking(session, role, by=by):
@@ -226,7 +225,9 @@ class Groups:
         self._access.lock(session)
         group = self._find(session, group_id, by=by)
         self._access.require_rights_of(session, group.roles, by=by)
-        take_back(session, repository.members_of(session, [group.id])[group.id])
+        members = repository.members_of(session, [group.id])[group.id]
+        take_back(session, members)
+        note_before({f"groups/{group.id}/members": members})  # they go with it, unseen by the ORM
         with self._access.keeping_an_admin(session, f"A member of the group {group.name}"):
             session.delete(group)
 
@@ -268,10 +269,7 @@ class Groups:
             for index, user_id in enumerate(member_ids)
             if user_id not in known
         ]
-        if unknown:
-            raise InvalidGroup(
-                f"The group is not valid: {unknown[0].field} {unknown[0].description}.", violations=unknown
-            )
+        refuse_invalid(unknown, InvalidGroup, what="group")
         present = set(repository.members_of(session, [group.id])[group.id])
         repository.remove_members(session, group.id, present - wanted)
         session.add_all(GroupMember(group_id=group.id, user_id=user_id) for user_id in sorted(wanted - present))

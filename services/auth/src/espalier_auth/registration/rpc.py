@@ -16,7 +16,7 @@ from espalier.auth.v1 import registration_pb2, registration_pb2_grpc, resources_
 from espalier_auth.display_names import find_name_violations
 from espalier_auth.email_addresses import find_email_violations
 from espalier_auth.errors import InvalidPassword, InvalidUser
-from espalier_auth.faults import Faults
+from espalier_auth.faults import Faults, refuse_invalid
 from espalier_auth.first_admin import FirstAdmin
 from espalier_auth.passwords import Passwords, find_weaknesses
 from espalier_auth.registration.errors import MailNotConfigured, TooManyRequests
@@ -161,9 +161,9 @@ class RegistrationRpc(registration_pb2_grpc.RegistrationServiceServicer):
             with faults.collected():
                 self._parts.registration.check(session, newcomer)
             with faults.collected():
-                _require_name(newcomer.display_name)
+                refuse_invalid(find_name_violations(newcomer.display_name, field="display_name"), InvalidUser)
             with faults.collected():
-                _require_email(newcomer.email)
+                refuse_invalid(find_email_violations(newcomer.email, field="email"), InvalidUser)
             with faults.collected():
                 self._require_good_password(session, password, username=newcomer.username, field="password")
             faults.refuse()
@@ -222,8 +222,7 @@ def _read_invitation(invitation: registration_pb2.Invitation) -> NewInvitation:
         for index, id in enumerate(invitation.group_ids)
         if not is_uuid(id)
     ]
-    if found:
-        raise InvalidUser(f"The request is not valid: {found[0].field} {found[0].description}.", violations=found)
+    refuse_invalid(found, InvalidUser)
     given = invitation.HasField("expire_time")
     return NewInvitation(
         email=invitation.email.strip().lower(),
@@ -244,16 +243,6 @@ def _to_invitation(invitation: Invitation, *, url: str = "") -> registration_pb2
         creator_id=invitation.creator_id,
         create_time=timestamp(invitation.created_at),
     )
-
-
-def _require_name(text: str) -> None:
-    if found := find_name_violations(text, field="display_name"):
-        raise InvalidUser(f"The request is not valid: display_name {found[0].description}.", violations=found)
-
-
-def _require_email(text: str) -> None:
-    if found := find_email_violations(text, field="email"):
-        raise InvalidUser(f"The request is not valid: email {found[0].description}.", violations=found)
 
 
 def servicers(rpc: RegistrationRpc) -> list[ServicerEntry]:

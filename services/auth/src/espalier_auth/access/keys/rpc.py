@@ -3,17 +3,14 @@
 from datetime import UTC, datetime
 
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from espalier.auth.v1 import access_pb2, access_pb2_grpc
-from espalier_auth.access.errors import InvalidKey
 from espalier_auth.access.keys.service import ApiKeys
 from espalier_auth.access.models import ApiKey
 from espalier_auth.caller import current_person
 from espalier_auth.tokens import AccessTokens
 from espalier_common.api_keys import KEEP_SECONDS, Exchange
 from espalier_common.db import Database, utc_now
-from espalier_common.errors import FieldViolation
 from espalier_common.pagination import Paginator
 from espalier_common.rpc.timestamps import timestamp
 
@@ -34,7 +31,7 @@ class ApiKeyRpc(access_pb2_grpc.ApiKeyServiceServicer):
                 session,
                 name=wanted.name,
                 permissions=list(wanted.permissions),
-                expires_at=_moment(wanted.expire_time) if wanted.HasField("expire_time") else None,
+                expires_at=wanted.expire_time.ToDatetime(UTC) if wanted.HasField("expire_time") else None,
                 by=current_person(),
             )
             return _to_key(made.key, text=made.text)
@@ -76,14 +73,6 @@ def exchange_here(database: Database, *, keys: ApiKeys, tokens: AccessTokens) ->
 def _seconds_until(moment: datetime) -> float:
     """A key that is about to expire is not kept beyond that, and not for whole seconds of the contract either."""
     return max(0.0, (moment - utc_now()).total_seconds())
-
-
-def _moment(given: Timestamp) -> datetime:
-    try:
-        return given.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        found = FieldViolation("api_key.expire_time", "is no moment of the years 1 to 9999", "MOMENT")
-        raise InvalidKey(f"The key is not valid: {found.field} {found.description}.", violations=[found]) from None
 
 
 def _to_key(key: ApiKey, *, text: str = "") -> access_pb2.ApiKey:

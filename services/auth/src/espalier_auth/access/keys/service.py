@@ -21,6 +21,7 @@ from espalier_auth.access.errors import ApiKeyNotFound, InvalidKey, TooManyKeys
 from espalier_auth.access.models import ApiKey
 from espalier_auth.access.rights import AccessRights
 from espalier_auth.display_names import find_name_violations
+from espalier_auth.faults import refuse_invalid
 from espalier_auth.models import User
 from espalier_auth.roles import Rights
 from espalier_auth.sessions.repository import revoke_tokens
@@ -124,8 +125,7 @@ class ApiKeys:
         ]
         if expires_at is not None and expires_at <= utc_now():
             found.append(FieldViolation("api_key.expire_time", "is over already; give a time to come", "PAST"))
-        if found:
-            raise InvalidKey(f"The key is not valid: {found[0].field} {found[0].description}.", violations=found)
+        refuse_invalid(found, InvalidKey, what="key")
 
 
 def _hash(text: str) -> bytes:
