@@ -9,7 +9,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from espalier_common.errors import EspalierError, ResourceExhausted
-from espalier_common.rpc.channel import CHANNEL_OPTIONS
+from espalier_common.rpc.bare_channel import CHANNEL_OPTIONS
 from espalier_common.rpc.status import from_rpc_error
 from espalier_gateway.contract import Binding
 from espalier_gateway.errors import BodyTooLarge, RpcMissing, ServiceNotConfigured

@@ -8,9 +8,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import grpc
 
 from espalier_common.errors import Unauthenticated
+from espalier_common.rpc.bare_channel import lazy_channel
+from espalier_common.rpc.status import from_check
 
 if TYPE_CHECKING:
     from espalier_common.identity import Principal
@@ -86,21 +90,15 @@ class KeyVerdicts:
 
 
 def exchange_at(address: str, *, timeout: float = 5.0) -> Exchange:
-    """Exchanges keys with ApiKeyService.ExchangeApiKey at host:port. The channel is opened at first use and kept."""
-    channels: list[Any] = []
+    """Exchanges keys with ApiKeyService.ExchangeApiKey at host:port."""
+    channel = lazy_channel(address)
 
     def exchange(key: str) -> tuple[str, float]:
-        import grpc
-
         from espalier.auth.v1 import access_pb2, access_pb2_grpc
-        from espalier_common.rpc.channel import open_bare_channel
-        from espalier_common.rpc.status import from_check
 
-        if not channels:
-            channels.append(open_bare_channel(address))
         request = access_pb2.ExchangeApiKeyRequest(key=key)
         try:
-            reply = access_pb2_grpc.ApiKeyServiceStub(channels[0]).ExchangeApiKey(request, timeout=timeout)
+            reply = access_pb2_grpc.ApiKeyServiceStub(channel()).ExchangeApiKey(request, timeout=timeout)
         except grpc.RpcError as error:
             raise from_check(error) from error
         return reply.access_token, float(reply.keep_seconds)

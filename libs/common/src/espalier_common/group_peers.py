@@ -5,9 +5,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+
+import grpc
 
 from espalier_common.identity import Principal
+from espalier_common.rpc.bare_channel import lazy_channel
+from espalier_common.rpc.context import AUTHORIZATION_HEADER
+from espalier_common.rpc.status import from_check
 
 KEEP_SECONDS = 5.0
 MAX_KNOWN = 4096  # callers
@@ -48,20 +52,13 @@ class GroupPeers:
 
 def fetch_peers(address: str, *, timeout: float = 5.0) -> FetchPeers:
     """A source of peers: GroupService.ListPeers at host:port, with the caller's own token."""
-    channels: list[Any] = []
+    channel = lazy_channel(address)
 
     def fetch(principal: Principal) -> list[str]:
-        import grpc
-
         from espalier.auth.v1 import access_pb2, access_pb2_grpc
-        from espalier_common.rpc.channel import open_bare_channel
-        from espalier_common.rpc.context import AUTHORIZATION_HEADER
-        from espalier_common.rpc.status import from_check
 
-        if not channels:
-            channels.append(open_bare_channel(address))
         metadata = ((AUTHORIZATION_HEADER, f"Bearer {principal.token}"),)
-        stub = access_pb2_grpc.GroupServiceStub(channels[0])
+        stub = access_pb2_grpc.GroupServiceStub(channel())
         try:
             reply = stub.ListPeers(access_pb2.ListPeersRequest(), timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:

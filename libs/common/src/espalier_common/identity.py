@@ -16,12 +16,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
+import grpc
 import jwt
 
 from espalier_common.api_keys import KEY_PREFIX, Exchange, KeyVerdicts
 from espalier_common.errors import Unauthenticated, Unavailable
 from espalier_common.public_keys import Jwks, KeySet
 from espalier_common.revocations import Revocations
+from espalier_common.rpc.bare_channel import lazy_channel
+from espalier_common.rpc.status import from_rpc_error
 
 ISSUER = "espalier"
 AUDIENCE = "espalier"
@@ -285,11 +288,11 @@ class ServiceIdentity:
     """The service's own access token: fetched at auth against its secret, renewed at two thirds of its life."""
 
     def __init__(self, address: str, *, name: str, secret: str, timeout: float = 5.0) -> None:
-        self._address, self._name, self._secret, self._timeout = address, name, secret, timeout
+        self._name, self._secret, self._timeout = name, secret, timeout
+        self._channel = lazy_channel(address)
         self._lock = threading.Lock()
         self._token = ""
         self._renew_at = self._expires_at = 0.0
-        self._channel: Any = None
 
     def cached(self) -> str | None:
         """The token while it needs no renewal; never blocks."""
@@ -308,16 +311,12 @@ class ServiceIdentity:
             return self._token
 
     def _renew(self, now: float) -> None:
-        import grpc
-
         try:
             token, lifetime = self._issue()
         except grpc.RpcError as error:
             if now < self._expires_at:
                 self._renew_at = now + 5
                 return
-            from espalier_common.rpc.status import from_rpc_error
-
             cause = from_rpc_error(error)
             raise Unavailable(f"Auth gave {self._name} no token: {cause.message}", retry_after=1) from error
         self._token = token
@@ -326,10 +325,7 @@ class ServiceIdentity:
 
     def _issue(self) -> tuple[str, int]:
         from espalier.auth.v1 import service_pb2, service_pb2_grpc
-        from espalier_common.rpc.channel import open_bare_channel
 
-        if self._channel is None:
-            self._channel = open_bare_channel(self._address)
         request = service_pb2.IssueServiceTokenRequest(service=self._name, secret=self._secret)
-        reply = service_pb2_grpc.AuthServiceStub(self._channel).IssueServiceToken(request, timeout=self._timeout)
+        reply = service_pb2_grpc.AuthServiceStub(self._channel()).IssueServiceToken(request, timeout=self._timeout)
         return reply.access_token, reply.expires_in

@@ -3,11 +3,11 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jwt
 
 from espalier_common.errors import Unavailable
+from espalier_common.rpc.bare_channel import lazy_channel
 from espalier_common.telemetry import get_logger
 
 Jwks = Callable[[], Sequence[Mapping[str, str]]]
@@ -62,21 +62,18 @@ class KeySet:
 
 
 def fetch_jwks(address: str, *, timeout: float = 3.0) -> Jwks:
-    """A source of keys: AuthService.GetJwks at host:port. The channel is opened at first use and kept.
+    """A source of keys: AuthService.GetJwks at host:port.
 
     The first keys are waited for, since nobody can be told from another without them: a platform that starts would
     else refuse its first callers.
     """
-    channels: list[Any] = []
+    channel = lazy_channel(address)
     answered = threading.Event()
 
     def fetch() -> list[dict[str, str]]:
         from espalier.auth.v1 import service_pb2, service_pb2_grpc
-        from espalier_common.rpc.channel import open_bare_channel
 
-        if not channels:
-            channels.append(open_bare_channel(address))
-        reply = service_pb2_grpc.AuthServiceStub(channels[0]).GetJwks(
+        reply = service_pb2_grpc.AuthServiceStub(channel()).GetJwks(
             service_pb2.GetJwksRequest(), timeout=timeout, wait_for_ready=not answered.is_set()
         )
         answered.set()

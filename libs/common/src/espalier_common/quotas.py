@@ -8,9 +8,15 @@ that nothing limits them; everybody else waits (docs/adr/0009).
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cache, partial
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from espalier_common.errors import DeadlineExceeded, Unavailable
+from espalier_common.rpc.channel import open_sync_channel
+from espalier_common.rpc.context import AUTHORIZATION_HEADER
+from espalier_common.rpc.status import from_rpc_error
 from espalier_common.telemetry import get_logger
 
 CALL_SECONDS = 3.0
@@ -27,11 +33,10 @@ class Limits:
     """QuotaService at host:port; `token` gives the service's own token and may block. Thread-safe; blocks."""
 
     def __init__(self, address: str, *, token: Callable[[], str]) -> None:
-        self._address = address
+        self._channel = cache(partial(open_sync_channel, address, timeout=CALL_SECONDS))
         self._token = token
         self._limited: OrderedDict[str, bool] = OrderedDict()
         self._lock = threading.Lock()
-        self._channel: Any = None
 
     def reserve(self, reservation_id: str, *, user_id: str, amounts: Mapping[str, float], seconds: float) -> None:
         """Holds the amounts for so long; the same id again holds them for longer. 0 asks whether anything is left.
@@ -58,17 +63,8 @@ class Limits:
             return self._limited.get(user_id)
 
     def _reserve(self, reservation_id: str, *, user_id: str, amounts: Mapping[str, float], seconds: float) -> bool:
-        import grpc
-        from google.protobuf.timestamp_pb2 import Timestamp
-
         from espalier.auth.v1 import usage_pb2, usage_pb2_grpc
-        from espalier_common.rpc.channel import open_sync_channel
-        from espalier_common.rpc.context import AUTHORIZATION_HEADER
-        from espalier_common.rpc.status import from_rpc_error
 
-        with self._lock:
-            if self._channel is None:
-                self._channel = open_sync_channel(self._address, timeout=CALL_SECONDS)
         until = Timestamp()
         until.GetCurrentTime()
         until.seconds += round(seconds)
@@ -86,7 +82,7 @@ class Limits:
         try:
             # An auth that has just been restarted is waited for; not where nothing hangs on its answer.
             waits = self._last_answer(user_id) is not False
-            stub = usage_pb2_grpc.QuotaServiceStub(self._channel)
+            stub = usage_pb2_grpc.QuotaServiceStub(self._channel())
             reply = stub.ReserveUsage(request, metadata=metadata, wait_for_ready=waits)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error

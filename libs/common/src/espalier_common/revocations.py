@@ -11,8 +11,10 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
+from espalier_common.rpc.bare_channel import lazy_channel
+from espalier_common.rpc.context import AUTHORIZATION_HEADER
 from espalier_common.telemetry import get_logger
 
 POLL_SECONDS = 2.0
@@ -95,18 +97,15 @@ class Revocations:
 
 def fetch_revocations(address: str, *, token: Callable[[], str]) -> Fetch:
     """A source: RevocationService.ListRevocations at host:port, in the name of the service whose `token` this is."""
-    channels: list[Any] = []
+    channel = lazy_channel(address)
 
     def fetch() -> dict[str, float]:
         from espalier.auth.v1 import sessions_pb2, sessions_pb2_grpc
-        from espalier_common.rpc.channel import open_bare_channel
 
-        if not channels:
-            channels.append(open_bare_channel(address))
-        reply = sessions_pb2_grpc.RevocationServiceStub(channels[0]).ListRevocations(
+        reply = sessions_pb2_grpc.RevocationServiceStub(channel()).ListRevocations(
             sessions_pb2.ListRevocationsRequest(),
             timeout=CALL_SECONDS,
-            metadata=(("authorization", f"Bearer {token()}"),),
+            metadata=((AUTHORIZATION_HEADER, f"Bearer {token()}"),),
         )
         return {item.subject: item.not_before.seconds + item.not_before.nanos / 1e9 for item in reply.revocations}
 

@@ -13,23 +13,8 @@ import grpc
 import grpc.aio
 
 from espalier_common.identity import ServiceIdentity, find_principal
+from espalier_common.rpc.bare_channel import CHANNEL_OPTIONS, open_bare_channel
 from espalier_common.rpc.context import AUTHORIZATION_HEADER, REQUEST_ID_HEADER, current_request_id
-
-MAX_MESSAGE_BYTES = 16 << 20
-
-CHANNEL_OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_metadata_size", 64 << 10),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # gRPC's own back-off grows to two minutes; a service that was restarted must be found again at once.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    # Addresses are given; a proxy of the environment has no say between our own processes.
-    ("grpc.enable_http_proxy", 0),
-]
 
 
 def open_channel(address: str, *, identity: ServiceIdentity | None = None, timeout: float = 10.0) -> grpc.aio.Channel:
@@ -43,11 +28,6 @@ def open_channel(address: str, *, identity: ServiceIdentity | None = None, timeo
 def open_sync_channel(address: str, *, identity: ServiceIdentity | None = None, timeout: float = 10.0) -> grpc.Channel:
     """The same for plain handlers, threads and command lines."""
     return grpc.intercept_channel(open_bare_channel(address), _Sync(_Outgoing(identity, timeout)))
-
-
-def open_bare_channel(address: str) -> grpc.Channel:
-    """A blocking channel that adds nothing to the calls."""
-    return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
 
 
 class _Outgoing:

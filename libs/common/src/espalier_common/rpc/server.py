@@ -24,7 +24,7 @@ from espalier_common.group_peers import GroupPeers, fetch_peers
 from espalier_common.identity import ServiceIdentity, TokenVerifier
 from espalier_common.public_keys import fetch_jwks
 from espalier_common.revocations import Revocations, fetch_revocations
-from espalier_common.rpc.channel import MAX_MESSAGE_BYTES
+from espalier_common.rpc.bare_channel import MAX_MESSAGE_BYTES
 from espalier_common.rpc.edge import Edge, plan_methods
 from espalier_common.settings import ServiceSettings, SettingsError, read_settings
 from espalier_common.telemetry import configure_logging, get_logger, serve_metrics

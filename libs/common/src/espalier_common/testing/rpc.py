@@ -11,7 +11,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from espalier_common.identity import AUDIENCE, ISSUER, TOKEN_TYPE, Kind, Scope, TokenVerifier
-from espalier_common.rpc.channel import CHANNEL_OPTIONS
+from espalier_common.rpc.bare_channel import CHANNEL_OPTIONS
 from espalier_common.rpc.server import RunningService, Service, ServicerEntry, start
 from espalier_common.settings import ServiceSettings
 
