@@ -189,6 +189,7 @@ async def test_a_removed_thing_is_told_as_it_was(server: Any, prompts: Prompts) 
     await stub(server).CreatePrompt(creation())
     [event] = await wait_told(prompts.database)
     assert orjson.loads(event.before)[f"things/{thing.id}"]["name"] == "lamp"
+    assert event.after == ""
 
 
 async def test_a_handler_says_itself_what_a_bulk_update_changes(server: Any, prompts: Prompts) -> None:

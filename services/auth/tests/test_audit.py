@@ -1,6 +1,7 @@
 """What happens at auth stands in its audit log: through the outbox, a real NATS and the chain, read over gRPC."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from sqlalchemy import func, select, text
 
 from espalier.auth.v1 import (
+    access_pb2,
+    access_pb2_grpc,
     audit_pb2,
     audit_pb2_grpc,
     registration_pb2,
@@ -71,6 +74,22 @@ async def test_a_change_is_told_with_what_was_before_and_after(auth: Any) -> Non
     assert '"roles":["viewer"]' in event.before
     assert '"roles":["tester","viewer"]' in event.after
     assert '"display_name":"Vera"' in event.after
+
+
+async def test_who_was_in_a_group_is_told_when_it_goes(auth: Any) -> None:
+    user = await auth.create_user("gail", roles=[])
+    groups = access_pb2_grpc.GroupServiceStub(auth.channel((await auth.login()).access_token))
+    made = await groups.CreateGroup(
+        access_pb2.CreateGroupRequest(
+            group=access_pb2.Group(name="night shift", roles=["viewer"], member_ids=[user.id])
+        )
+    )
+    await groups.DeleteGroup(access_pb2.DeleteGroupRequest(group_id=made.id))
+    [event] = await wait_for(auth, action="espalier.auth.v1.GroupService/DeleteGroup")
+    before = json.loads(event.before)
+    assert before[f"groups/{made.id}"]["roles"] == ["viewer"]
+    assert before[f"groups/{made.id}/members"] == [user.id]
+    assert event.after == ""
 
 
 async def test_what_is_made_is_the_target(auth: Any) -> None:

@@ -22,8 +22,16 @@ if TYPE_CHECKING:
 request_id_var: ContextVar[str] = ContextVar("espalier_request_id", default="")
 
 _SECRET_WORDS = ("password", "secret", "token", "authorization", "api_key", "apikey", "cookie", "credential")
-# Counts of language tokens are no secrets, nor are the settings of how long a secret is or lives.
-_NOT_SECRET = ("tokens", "token_count", "page_token", "password_min_length", "refresh_token_days")
+# Counts and times of language tokens are no secrets, nor is the id of a key, nor how long a secret is or lives.
+_NOT_SECRET = (
+    "tokens",
+    "token_count",
+    "time_to_first_token",
+    "page_token",
+    "api_key_id",
+    "password_min_length",
+    "refresh_token_days",
+)
 _REDACTED = "[redacted]"
 
 

@@ -19,6 +19,7 @@ class Changes:
     def __init__(self) -> None:
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
+        self.has_removed = False
         self._left_out = 0
 
     def after_all(self) -> dict[str, Any]:
@@ -41,6 +42,7 @@ class Changes:
         for entity in session.deleted:
             if label := self._label(entity):
                 self.before[label] = _columns(entity)
+                self.has_removed = True
         for entity in session.dirty:
             if (found := _modified(entity)) and (label := self._label(entity)):
                 old, new = found
@@ -59,7 +61,8 @@ class Changes:
             return ""
         key = "/".join(str(state.dict.get(name, "")) for name in names)
         label = f"{state.mapper.local_table.name}/{key}"[:200]
-        if label not in self.after and label not in self.before and len(self.after) >= MAX_ENTITIES:
+        known = self.before.keys() | self.after.keys()
+        if label not in known and len(known) >= MAX_ENTITIES:
             self._left_out += 1
             return ""
         return label
@@ -69,8 +72,7 @@ def _columns(entity: object) -> dict[str, Any]:
     state: Any = inspect(entity)
     loaded = {attribute.key: state.dict.get(attribute.key) for attribute in state.mapper.column_attrs}
     kept = {name: value for name, value in loaded.items() if value not in (None, "", [], {})}
-    found: dict[str, Any] = masked(kept)
-    return found
+    return _masked(entity, kept)
 
 
 def _modified(entity: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -83,4 +85,11 @@ def _modified(entity: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
             new[attribute.key] = history.added[0]
             if history.deleted:
                 old[attribute.key] = history.deleted[0]
-    return (masked(old), masked(new)) if new else None
+    return (_masked(entity, old), _masked(entity, new)) if new else None
+
+
+def _masked(entity: object, values: dict[str, Any]) -> dict[str, Any]:
+    # What everybody reads is no private word, whatever its name.
+    public: frozenset[str] = getattr(entity, "PUBLIC", frozenset())
+    found: dict[str, Any] = masked(values)
+    return found | {name: masked(value) for name, value in values.items() if name in public}

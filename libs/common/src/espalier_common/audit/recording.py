@@ -160,7 +160,7 @@ class Recording:
             address=storable(self.address)[:100],
             request_id=self._request_id,
             before=to_json(self.changes.before),
-            after=to_json(self.changes.after_all() or self._asked()),
+            after=to_json(self._after()),
         )
         event.time.FromDatetime(self.time)
         if self.principal is not None:
@@ -168,6 +168,11 @@ class Recording:
         elif self.actor is not None:
             event.actor_id, event.actor_name = self.actor
         return event
+
+    def _after(self) -> Any:
+        """How things stand after the call; of one that changed nothing known, what it asked for."""
+        # Of what was deleted nothing is left, so that nothing is told either.
+        return self.changes.after_all() or (None if self.changes.has_removed else self._asked())
 
     def _asked(self) -> Any:
         """The request. What somebody gives as his name at a sign-in may be a password, typed into the wrong field."""

@@ -33,6 +33,7 @@ class Banner(Base):
     """Something that everybody is told from a beginning to an end; without an end, until it is taken away."""
 
     __tablename__ = "banners"
+    PUBLIC = frozenset({"text"})  # so that the audit log tells it
 
     id: Mapped[Id] = mapped_column(primary_key=True, default=new_id)
     text: Mapped[str]

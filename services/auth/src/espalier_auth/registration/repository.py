@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from espalier_auth.models import User
 from espalier_auth.registration.models import Invitation, PasswordReset
+from espalier_common.audit.recording import note_after
 from espalier_common.identity import Principal
 from espalier_common.pagination import Page, PageRequest, paginate
 from espalier_common.visibility import visible
@@ -28,7 +29,10 @@ def use_invitation(session: Session, token_hash: bytes, now: datetime) -> Invita
         .returning(Invitation)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
-    return session.scalars(statement).one_or_none()
+    used = session.scalars(statement).one_or_none()
+    if used is not None:  # by a statement that the ORM does not see
+        note_after({f"invitations/{used.id}": {"used_at": now}})
+    return used
 
 
 def list_open_invitations(session: Session, now: datetime, page: PageRequest, *, by: Principal) -> Page[Invitation]:
