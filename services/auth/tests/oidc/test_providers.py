@@ -33,6 +33,7 @@ def test_a_list_is_read_from_the_setting_or_from_a_file(tmp_path: Path) -> None:
         ([{**ONE, "algorithms": ["HS256"]}], "algorithms"),
         ([{**ONE, "algorithms": ["none"]}], "algorithms"),
         ([{**ONE, "name": "a/b"}], "name"),
+        ([{**ONE, "acr_values": ["two factors"]}], "acr_values"),
         ([{**ONE, "scopes": ["email"]}], "openid"),
         ([{**ONE, "cilent_id": "x"}], "cilent_id"),
         ([ONE, ONE], "the same name"),

@@ -8,6 +8,7 @@ import grpc.aio
 import pytest
 
 from espalier.auth.v1 import oidc_pb2
+from espalier.auth.v1.service_pb2 import ListUsersRequest
 from espalier_common.rpc.status import from_rpc_error
 
 from .provider_process import ADA, SECRET, StartOidc, running_provider
@@ -121,3 +122,29 @@ async def test_a_provider_that_is_away_is_told(start_oidc: StartOidc) -> None:
     assert time.monotonic() - started < 60
     # Passwords go on.
     assert await relying.auth.login()
+
+
+async def test_a_sign_in_that_is_weaker_than_asked_for_lets_nobody_in_and_links_nothing(start_oidc: StartOidc) -> None:
+    relying = await start_oidc(acr_values=["urn:example:two-factors", "urn:example:smartcard"])
+    for account, acr in (("sub-61", "urn:example:two-factors"), ("sub-62", "urn:example:password"), ("sub-63", "")):
+        relying.provider.put(
+            account, **{**ADA, "preferred_username": account, "email": f"{account}@example.org"}, acr=acr
+        )
+    url = (await relying.begin()).authorization_url
+    assert parse_qs(urlsplit(url).query)["acr_values"] == ["urn:example:two-factors urn:example:smartcard"]
+
+    assert (await relying.sign_in("sub-61")).username == "sub-61"
+    weak = await relying.refusal(await relying.answer("sub-62"))
+    assert (weak.code, weak.reason) == ("UNAUTHENTICATED", "OIDC_SIGN_IN_TOO_WEAK")
+    assert weak.metadata == {
+        "acr": "urn:example:password", "acr_values": "urn:example:two-factors urn:example:smartcard"
+    }  # fmt: skip
+    unsaid = await relying.refusal(await relying.answer("sub-63"))
+    assert "does not say how strong this sign-in was" in unsaid.message
+
+    token = (await relying.auth.login()).access_token
+    link = relying.stub(token).LinkIdentity(oidc_pb2.LinkIdentityRequest(**await relying.answer("sub-62")))
+    with pytest.raises(grpc.aio.AioRpcError, match="says that this sign-in was 'urn:example:password'"):
+        await link
+    names = [user.username for user in (await relying.auth.users(token).ListUsers(ListUsersRequest())).users]
+    assert names == ["admin", "sub-61"]

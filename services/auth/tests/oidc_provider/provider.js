@@ -30,6 +30,7 @@ async function makeProvider(issuer, kid) {
     ],
     jwks: { keys: [await signingKey(kid)] },
     cookies: { keys: ["only for tests"] },
+    acrValues: ["urn:example:password", "urn:example:two-factors"],
     pkce: { required: () => true },
     claims: {
       openid: ["sub"],
@@ -39,6 +40,12 @@ async function makeProvider(issuer, kid) {
     findAccount: (_ctx, id) =>
       accounts.has(id) ? { accountId: id, claims: async () => ({ sub: id, ...accounts.get(id) }) } : undefined,
   });
+  // An account says how it signs in: `acr`.
+  const finish = provider.interactionFinished.bind(provider);
+  provider.interactionFinished = (request, response, result, options) => {
+    const acr = accounts.get(result.login?.accountId)?.acr;
+    return finish(request, response, acr ? { ...result, login: { ...result.login, acr } } : result, options);
+  };
   // Its own development pages sign in whoever is named; here only those whom the test named.
   return provider.callback();
 }

@@ -1,12 +1,14 @@
 """What goes wrong with single sign-on, one line each.
 
 NotFound            ProviderNotFound · IdentityNotFound
-Unauthenticated     LoginExpired · ProviderRefused · ProviderUntrusted · UserDisabled
+Unauthenticated     LoginExpired · ProviderRefused · ProviderUntrusted · SignInTooWeak · UserDisabled
 FailedPrecondition  OnlyWayIn
 AlreadyExists       AccountExists · IdentityTaken · LinkedAlready
 InvalidArgument     IncompleteAnswer
 Unavailable         ProviderUnavailable
 """
+
+from collections.abc import Sequence
 
 from espalier_common.errors import (
     AlreadyExists,
@@ -71,6 +73,20 @@ class ProviderUntrusted(Unauthenticated):
         super().__init__(
             f"What {provider} sent cannot be trusted: {cause}. Begin again; if it stays, an administrator compares "
             "the provider's settings with ESPALIER_OIDC_PROVIDERS."
+        )
+
+
+class SignInTooWeak(Unauthenticated):
+    """The provider vouches for who it is, and not for as much as was asked for."""
+
+    reason = "OIDC_SIGN_IN_TOO_WEAK"
+
+    def __init__(self, provider: str, said: str, wanted: Sequence[str]) -> None:
+        found = f"says that this sign-in was {_shown(said)!r}" if said else "does not say how strong this sign-in was"
+        super().__init__(
+            f"{provider} {found}; it has to be {' or '.join(wanted)}. Sign out there and in again, with your second "
+            f"factor; if it stays, ask who runs {provider}.",
+            metadata={"acr": _shown(said), "acr_values": " ".join(wanted)},
         )
 
 

@@ -39,6 +39,8 @@ class ProviderSettings(BaseModel):
     role_mapping: dict[str, tuple[str, ...]] = {}
     # Roles of everybody whom the provider vouches for.
     default_roles: tuple[str, ...] = ()
+    # Strengths of a sign-in (acr) of which the provider has to vouch for one; none: whichever it was.
+    acr_values: tuple[Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")], ...] = ()
     algorithms: tuple[Algorithm, ...] = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
 
     @property
