@@ -58,6 +58,8 @@ async def test_whoever_registers_did_it_himself(auth: Any) -> None:
     user = await registration_pb2_grpc.RegistrationServiceStub(auth.channel()).Register(request)
     [event] = await wait_for(auth, action="espalier.auth.v1.RegistrationService/Register")
     assert (event.actor_name, event.actor_id, event.result) == ("mia", user.id, DONE)
+    # As lists show it: without the package.
+    assert await wait_for(auth, action="RegistrationService/Reg") == [event]
 
 
 async def test_a_change_is_told_with_what_was_before_and_after(auth: Any) -> None:

@@ -34,7 +34,7 @@ class BrokenChain(ClientError):
 
 
 Actor = Annotated[str, typer.Option(help="Only of this user or service, by id or name.")]
-Action = Annotated[str, typer.Option(help="Only actions that begin with this.")]
+Action = Annotated[str, typer.Option(help="Only actions that begin with this, such as UserService/.")]
 Target = Annotated[str, typer.Option(help="Only targets that begin with this, such as users/.")]
 Outcome = Annotated[Result | None, typer.Option(help="Only calls that ended so.")]
 Since = Annotated[str, typer.Option(help="Only from this time on, such as 2025-03-01T00:00:00Z.")]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,6 +17,7 @@ from espalier_common.db import Database
 from espalier_common.errors import FieldViolation, InvalidArgument
 from espalier_common.identity import current_principal
 from espalier_common.pagination import Paginator
+from espalier_common.rpc.permissions import all_services
 from espalier_common.rpc.server import ServicerEntry
 from espalier_common.rpc.timestamps import timestamp
 
@@ -110,7 +112,7 @@ def _filter(request: audit_pb2.ListAuditEventsRequest | audit_pb2.ExportAuditEve
     caller = current_principal()
     return Filter(
         actor=_text(request.actor, "actor"),
-        action=_text(request.action, "action"),
+        action=_whole_action(_text(request.action, "action")),
         target=_text(request.target, "target"),
         result=Result(name) if request.result else None,
         address=_text(request.address, "address").strip().lower(),
@@ -127,6 +129,17 @@ def _text(text: str, field: str) -> str:
         found = FieldViolation(field, "must not hold the character NUL", "CHARACTER")
         raise InvalidArgument("The request is not valid: text must not hold the character NUL.", violations=[found])
     return text
+
+
+def _whole_action(text: str) -> str:
+    """`UserService/Upd`, as lists show it, with the package that events have: `espalier.auth.v1.UserService/Upd`."""
+    service, slash, rest = text.partition("/")
+    return _packaged().get(service, service) + slash + rest
+
+
+@cache
+def _packaged() -> dict[str, str]:
+    return {service.name: service.full_name for service in all_services()}
 
 
 def _moment(given: Timestamp) -> datetime:
