@@ -71,8 +71,7 @@ class Edge:
             await self._tell(error, scope, receive, answer)
         except Exception:
             _log.exception("request failed", method=scope["method"], path=scope["path"][:500])
-            text = "Something went wrong here; the administrator finds the cause under the request id."
-            await self._tell(Internal(text), scope, receive, answer)
+            await self._tell(Internal(), scope, receive, answer)
 
     async def _tell(self, error: EspalierError, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         exchange_of(scope).error = error

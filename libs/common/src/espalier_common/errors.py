@@ -146,3 +146,8 @@ class Internal(EspalierError):
 
     code = "INTERNAL"
     reason = "INTERNAL"
+
+    def __init__(
+        self, message: str = "Something went wrong here; the administrator finds the cause under the request id."
+    ) -> None:
+        super().__init__(message)

@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from espalier_common.rpc.metrics import RpcMetrics
 
 MAX_UNARY_SECONDS = 60.0
-INTERNAL_TEXT = "Something went wrong here; the administrator finds the cause under the request id."
 
 _log = get_logger(__name__)
 _Context = grpc.aio.ServicerContext
@@ -270,7 +269,7 @@ class Edge(grpc.aio.ServerInterceptor):
         request_id = request_id_var.get()
         if isinstance(answer, Internal):
             _log.exception("call failed", rpc=observed.rpc, subject=observed.subject)
-            answer = Internal(INTERNAL_TEXT)
+            answer = Internal()  # what a service says of its defect is nothing to our caller either
         observed.error = answer
         trailing: list[tuple[str, str | bytes]] = [
             (DETAILS_KEY, to_status(answer, request_id).SerializeToString()),
@@ -290,10 +289,7 @@ class Edge(grpc.aio.ServerInterceptor):
         started = time.perf_counter()
         try:
             yield observed
-        except asyncio.CancelledError:
-            observed.cancelled = True
-            raise
-        except GeneratorExit:
+        except (asyncio.CancelledError, GeneratorExit):
             observed.cancelled = True
             raise
         finally:

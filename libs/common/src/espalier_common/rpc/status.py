@@ -136,7 +136,7 @@ def translate(error: BaseException) -> EspalierError:  # noqa: PLR0911
         return _translate_postgres(error)
     if module.startswith("nats."):
         return BusUnavailable("The message bus does not answer at the moment; try again.", retry_after=2)
-    return errors.Internal("Something went wrong here; the administrator finds the cause under the request id.")
+    return errors.Internal()
 
 
 def _translate_sqlalchemy(error: BaseException) -> EspalierError:
@@ -147,7 +147,7 @@ def _translate_sqlalchemy(error: BaseException) -> EspalierError:
         return DatabaseBusy("All database connections are in use; try again.", retry_after=1)
     if type(error).__name__ in {"StaleDataError", "ObjectDeletedError"}:
         return _changed_meanwhile()
-    return errors.Internal("Something went wrong here; the administrator finds the cause under the request id.")
+    return errors.Internal()
 
 
 def _translate_postgres(error: BaseException) -> EspalierError:  # noqa: PLR0911  (it is a table)
@@ -169,7 +169,7 @@ def _translate_postgres(error: BaseException) -> EspalierError:  # noqa: PLR0911
         )
     if name in {"OperationalError", "InterfaceError"} or code[:2] in {"08", "57", "53"}:
         return DatabaseUnavailable("The database does not answer at the moment; try again.", retry_after=2)
-    return errors.Internal("Something went wrong here; the administrator finds the cause under the request id.")
+    return errors.Internal()
 
 
 def _changed_meanwhile() -> errors.Conflict:
