@@ -96,6 +96,11 @@ def note(session: Any, event: Event) -> None:
     session.execute(text("INSERT INTO effects VALUES (:value)"), {"value": event.payload.decode()})
 
 
+def note_all(session: Any, events: Any) -> None:
+    for event in events:
+        note(session, event)
+
+
 @pytest.fixture
 async def run() -> AsyncIterator[Callable[[Callable[[], Awaitable[None]]], None]]:
     """Runs coroutine functions until the end of the test."""
@@ -238,7 +243,7 @@ async def test_a_message_takes_effect_once_however_often_it_comes(
 ) -> None:
     subject = f"{stream.name}.a"
     consumers = [
-        Consumer(bus, database, durable=f"c-{stream.name}", subjects=[subject], handler=note, stream=stream)
+        Consumer(bus, database, durable=f"c-{stream.name}", subjects=[subject], batch_handler=note_all, stream=stream)
         for _ in range(2)
     ]
     for consumer in consumers:
@@ -259,7 +264,7 @@ async def test_an_event_is_applied_at_once_though_it_answers_a_request_that_nobo
 
     monkeypatch.setattr(module, "FETCH_SECONDS", 600.0)
     subject, durable = f"{stream.name}.a", f"c-{stream.name}"
-    consumer = Consumer(bus, database, durable=durable, subjects=[subject], handler=note, stream=stream)
+    consumer = Consumer(bus, database, durable=durable, subjects=[subject], batch_handler=note_all, stream=stream)
     subscribe = bus.subscribe
 
     async def subscribe_and_ask_in_vain(*wanted: Any, **more: Any) -> Any:
@@ -281,11 +286,7 @@ async def test_an_event_is_applied_at_once_though_it_answers_a_request_that_nobo
 async def test_a_second_delivery_of_an_applied_message_changes_nothing(database: Database) -> None:
     from espalier_common.inbox import Inbox
 
-    def apply(session: Any, events: Any) -> None:
-        for event in events:
-            note(session, event)
-
-    inbox = Inbox(database, consumer="c", handler=apply)
+    inbox = Inbox(database, consumer="c", handler=note_all)
     event = Event("s", b"once", "m1", utc_now())
     assert inbox.apply([event, event])
     assert inbox.apply([event])

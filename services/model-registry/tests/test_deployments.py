@@ -17,7 +17,7 @@ from espalier_common.db import Database, new_id, utc_now
 from espalier_common.errors import FailedPrecondition, Unavailable
 from espalier_common.identity import Principal
 from espalier_common.tables import outbox
-from espalier_model_registry.events import WORKLOAD_STATE_CHANGED, on_workload_changed
+from espalier_model_registry.events import WORKLOAD_STATE_CHANGED, on_workloads_changed
 from espalier_model_registry.models import Deployment, DeploymentState, ModelVersion
 from espalier_model_registry.reconciler import Reconciler
 from espalier_model_registry.servers import ServerState
@@ -270,7 +270,7 @@ def tell_of_workload(database: Database, name: str) -> None:
     changed = orchestrator_events_pb2.WorkloadStateChanged(workload=workload_pb2.Workload(name=name))
     event = Event(WORKLOAD_STATE_CHANGED, changed.SerializeToString(), new_id(), utc_now(), {})
     with database.transaction() as session:
-        on_workload_changed(session, event)
+        on_workloads_changed(session, [event])
 
 
 def test_each_change_of_state_is_told_to_the_others(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
 STREAM_IS_THERE = 10058  # JetStream's code: under this name, with other settings
+BATCH = 100  # messages applied together
 MAX_DELIVERIES = 5
 FETCH_SECONDS = 5.0  # until it is looked whether the connection still stands
 ACK_WAIT = 60.0  # seconds until an unanswered message is delivered again
@@ -272,15 +273,14 @@ def _away(error: BaseException) -> Unavailable:
     return Unavailable("The message bus does not answer at the moment; try again.", retry_after=2)
 
 
-Handler = Callable[["Session", Event], None]
 BatchHandler = Callable[["Session", Sequence[Event]], None]
 
 
 class Consumer:
     """Applies events to the database, each once.
 
-    `handler(session, event)` runs in a thread, inside the transaction that also remembers the message id; the event is
-    acknowledged after the commit. `batch_handler(session, events)` gets up to `batch_size` at once.
+    `batch_handler(session, events)` runs in a thread, inside the transaction that also remembers the message ids; the
+    messages are acknowledged after the commit. It gets the events of up to 100 messages at once.
 
     A failing message is tried five times with growing pauses, then kept in `dead_letters` with the error.
     """
@@ -292,21 +292,16 @@ class Consumer:
         *,
         durable: str,
         subjects: Sequence[str],
-        handler: Handler | None = None,
-        batch_handler: BatchHandler | None = None,
+        batch_handler: BatchHandler,
         stream: Stream = EVENTS,
-        batch_size: int = 100,
     ) -> None:
-        if (handler is None) == (batch_handler is None):
-            raise TypeError("give either handler or batch_handler")
         from espalier_common.inbox import Inbox
 
         self._bus = bus
         self._stream = stream
         self._durable = durable
         self._subjects = tuple(subjects)
-        self._batch_size = batch_size if batch_handler else 10
-        self._inbox = Inbox(database, consumer=durable, handler=batch_handler or _one_by_one(handler))
+        self._inbox = Inbox(database, consumer=durable, handler=batch_handler)
 
     async def run(self) -> None:
         """Consumes for ever; survives the absence of bus and database."""
@@ -323,7 +318,7 @@ class Consumer:
         next_prune = time.monotonic() + 60
         while True:
             with suppress(TimeoutError):
-                await self._apply(await _next_batch(subscription, self._batch_size))
+                await self._apply(await _next_batch(subscription, BATCH))
             if not self._bus.connected:
                 return
             if time.monotonic() > next_prune:
@@ -364,15 +359,6 @@ async def _next_batch(subscription: Any, size: int) -> list["Msg"]:
         with suppress(TimeoutError):  # another replica took them
             messages += await subscription.fetch(waiting, timeout=1)
     return messages
-
-
-def _one_by_one(handler: Handler | None) -> BatchHandler:
-    def apply(session: "Session", events: Sequence[Event]) -> None:
-        for event in events:
-            if handler is not None:
-                handler(session, event)
-
-    return apply
 
 
 def _events_of(message: "Msg") -> list[Event]:

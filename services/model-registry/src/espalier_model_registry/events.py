@@ -1,5 +1,7 @@
 """The NATS edge: what the registry tells, and the one thing it listens to."""
 
+from collections.abc import Sequence
+
 from google.protobuf.message import Message
 from sqlalchemy.orm import Session
 
@@ -47,11 +49,13 @@ def workload_consumer(bus: Bus, database: Database) -> Consumer:
         database,
         durable="model-registry-workloads",
         subjects=[WORKLOAD_STATE_CHANGED],
-        handler=on_workload_changed,
+        batch_handler=on_workloads_changed,
     )
 
 
-def on_workload_changed(session: Session, event: Event) -> None:
-    """Applied once each; workloads that are no deployment's are none of ours."""
-    changed = event.parse(orchestrator_events_pb2.WorkloadStateChanged)
-    wake_by_workload(session, changed.workload.name)
+def on_workloads_changed(session: Session, events: Sequence[Event]) -> None:
+    """Workloads that are no deployment's are none of ours."""
+    changes = (event.parse(orchestrator_events_pb2.WorkloadStateChanged) for event in events)
+    # In one order, or two replicas with some of the same would wait for each other.
+    for name in sorted({changed.workload.name for changed in changes}):
+        wake_by_workload(session, name)
