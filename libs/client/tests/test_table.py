@@ -49,9 +49,11 @@ def test_a_master_key_put_aside_as_the_former_one_is_followed_by_a_new_one_and_t
 
 
 def test_what_is_for_auth_alone_reaches_no_other_service() -> None:
-    operator = table.defaults({"gateway": 7000}) | {"ESPALIER_OIDC_PROVIDERS": "[…]", "ESPALIER_LOG_LEVEL": "debug"}
+    secrets = ("ESPALIER_OIDC_PROVIDERS", "ESPALIER_AUDIT_FORWARD_URL", "ESPALIER_AUDIT_FORWARD_SECRET")
+    operator = table.defaults({"gateway": 7000}) | {"ESPALIER_LOG_LEVEL": "debug"} | dict.fromkeys(secrets, "x")
     told_to = {service.name: table.meant_for(service, operator) for service in SERVICES}
-    assert [name for name, settings in told_to.items() if "ESPALIER_OIDC_PROVIDERS" in settings] == ["auth"]
+    for secret in secrets:
+        assert [name for name, settings in told_to.items() if secret in settings] == ["auth"]
     assert {settings["ESPALIER_PUBLIC_URL"] for settings in told_to.values()} == {"http://127.0.0.1:7000"}
 
 

@@ -65,6 +65,8 @@ class Thing(Base):
     id: Mapped[Id] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str]
     secret_word: Mapped[str] = mapped_column(default="xyzzy")
+    text: Mapped[str] = mapped_column(default="")
+    PUBLIC = frozenset({"text"})
 
 
 class Prompts(prompt_grpc.PromptServiceServicer):
@@ -172,13 +174,14 @@ async def test_before_and_after_show_what_changed(server: Any, prompts: Prompts)
         session.add(thing)
 
     def work(session: Any) -> None:
-        session.get_one(Thing, thing.id).name = "torch"
+        found = session.get_one(Thing, thing.id)
+        found.name, found.text = "torch", "for all to read"
 
     prompts.work = work
     await stub(server).CreatePrompt(creation())
     [event] = await wait_told(prompts.database)
-    assert orjson.loads(event.before) == {f"things/{thing.id}": {"name": "lamp"}}
-    assert orjson.loads(event.after) == {f"things/{thing.id}": {"name": "torch"}}
+    assert orjson.loads(event.before) == {f"things/{thing.id}": {"name": "lamp", "text": ""}}
+    assert orjson.loads(event.after) == {f"things/{thing.id}": {"name": "torch", "text": "for all to read"}}
 
 
 async def test_a_removed_thing_is_told_as_it_was(server: Any, prompts: Prompts) -> None:
