@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(as_uuid=False), primary_key=True),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("secret_word", sa.Text, nullable=False),
+        sa.Column("text", sa.Text, nullable=False),
     )
     create_messaging_tables(op)
 
