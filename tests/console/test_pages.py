@@ -1,33 +1,52 @@
 """What holds for every page: it can be used by everybody, in both themes, and is quick to arrive."""
 
 import gzip
+import re
 from collections.abc import Callable
 
 import pytest
 from browsing import Windows, begin_session, check_accessibility, heading
-from playwright.async_api import Response, expect
+from playwright.async_api import Page, Response, expect
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 NewUser = Callable[..., str]
 
 SIGNED_OUT = ["/login", "/register", "/forgot-password", "/reset-password", "/login/callback"]
-SIGNED_IN = ["/runs", "/profile", "/profile/password", "/profile/sessions", "/profile/api-keys", "/profile/usage"]
+SIGNED_IN = ["/runs", "/no-such-page", "/admin/users", "/profile"]
+TABS = ["Password", "Second factor", "Sessions", "API keys", "Usage"]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_pages_have_no_grave_barrier(windows: Windows, new_user: NewUser, theme: str) -> None:
-    username = f"xenia-{theme}"
-    new_user(username)
-    # All that a theme changes is colours.
-    only = "color-contrast" if theme == "dark" else ""
-    page = await windows.page("/login", color_scheme=theme)
+async def check_both_themes(page: Page) -> None:
+    """All that a theme changes is colours."""
+    await check_accessibility(page)
+    await page.emulate_media(color_scheme="dark")
+    await check_accessibility(page, only="color-contrast")
+    await page.emulate_media(color_scheme="light")
+
+
+async def test_pages_have_no_grave_barrier_in_either_theme(windows: Windows, new_user: NewUser) -> None:
+    new_user("xenia")
+    page = await windows.page("/login", color_scheme="light")
+    light = await ground(page)
+    await page.emulate_media(color_scheme="dark")
+    assert await ground(page) != light
+    await page.emulate_media(color_scheme="light")
     for path in SIGNED_OUT:
         await page.goto(path)
-        await check_accessibility(page, only=only)
-    await begin_session(page.context, username)
-    for path in [*SIGNED_IN, "/no-such-page", "/admin/users"]:
+        await check_both_themes(page)
+    await begin_session(page.context, "xenia")
+    for path in SIGNED_IN:
         await page.goto(path)
-        await check_accessibility(page, only=only)
+        await check_both_themes(page)
+    for name in TABS:
+        await page.get_by_role("main").get_by_role("link", name=name, exact=True).click()
+        await expect(page).to_have_title(re.compile(f"^{name} · "))
+        await check_both_themes(page)
+
+
+async def ground(page: Page) -> str:
+    """The colour behind everything."""
+    return str(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
 
 async def test_what_one_may_not_do_is_not_linked_and_says_what_it_needs(windows: Windows, new_user: NewUser) -> None:
