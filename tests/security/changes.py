@@ -1,7 +1,7 @@
 """One call of each RPC that changes something, such as its users would make it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -84,7 +84,8 @@ def _register(stage: Stage) -> Made:
     try:
         url = stage.admin.call("POST", "/api/v1/invitations", {"roles": ["viewer"]})["url"]
         body = {"username": stage.name(), "password": NOBODY_KNOWS.format(0), "invitation_token": url.split("=")[-1]}
-        return stage.public("/api/v1/auth/register", body, by="")
+        made = stage.public("/api/v1/auth/register", body, by="")
+        return replace(made, by=made.answer.json()["id"])
     finally:
         stage.admin.call("POST", "/api/v1/settings/auth.registration:reset", {})
 
