@@ -6,6 +6,7 @@ statements it takes, and how many reports a second the ledger takes in beside al
 """
 
 import argparse
+import json
 import os
 import random
 import statistics
@@ -37,7 +38,9 @@ CALLS = 40
 DAYS = 60
 USERS = 500
 MODELS = 40
-COLUMNS = ("id", "kind", "amount", "user_id", "model", "source", "reference", "at", "succeeded", "queue_wait")
+COLUMNS = (
+    *("id", "kind", "amount", "user_id", "model", "source", "reference", "at", "succeeded", "queue_wait", "by_model"),
+)
 ADMIN = Principal(
     subject=str(uuid.UUID(int=0)),
     name="admin",
@@ -77,10 +80,13 @@ class World:
                 (Kind.TOKENS_IN, pick.randrange(4000)),
                 (Kind.TOKENS_OUT, pick.randrange(900)),
             ]
+        by_model = "\\N"
         if pick.random() < 0.01:
-            found = [(Kind.STORED_BYTES, pick.randrange(1 << 40))]
+            kept = {f"model-{pick.randrange(MODELS)}": pick.randrange(1 << 40) for _ in range(pick.randrange(6))}
+            found, model, source = [(Kind.STORED_BYTES, sum(kept.values()))], "", "training"
+            by_model = json.dumps(kept)
         going_on = source == "serving"
-        rest = [at.isoformat(), "\\N" if going_on else str(pick.random() < 0.97).lower(), "\\N"]
+        rest = [at.isoformat(), "\\N" if going_on else str(pick.random() < 0.97).lower(), "\\N", by_model]
         return [
             "\t".join([str(uuid.UUID(int=pick.getrandbits(128))), kind, str(amount), user, model, source, "ref", *rest])
             + "\n"

@@ -31,9 +31,10 @@ BY_WHOM = [
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What was called, as (method, path, body, query)."""
     made: list[tuple[Any, ...]] = []
+    time = "2026-11-24T00:00:00Z"
     rows = [
-        {"time": "2026-11-24T00:00:00Z", "kind": "USAGE_KIND_TOKENS_IN", "amount": 1234, "model": "tuned-1"},
-        {"time": "2026-11-24T00:00:00Z", "kind": "USAGE_KIND_GPU_SECONDS", "amount": 5400, "model": ""},
+        {"time": time, "kind": "USAGE_KIND_TOKENS_IN", "amount": 1234, "model": "tuned-1", "estimated": 34},
+        {"time": time, "kind": "USAGE_KIND_GPU_SECONDS", "amount": 5400, "model": "", "estimated": 0},
     ]
     answers = {
         "/api/v1/users": {"users": [USER], "next_page_token": ""},
@@ -60,7 +61,7 @@ def test_use_is_told_in_words_and_hours(calls: list[Any], capsys: pytest.Capture
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["TIME", "WHAT", "AMOUNT", "MODEL"]
-    assert lines[1].split()[1:] == ["tokens-in", "1,234", "tuned-1"]
+    assert lines[1].split()[1:] == ["tokens-in", "1,234", "(34", "estimated)", "tuned-1"]
     assert lines[2].split()[1:] == ["gpu-seconds", "1.50", "h", "-"]
     assert calls[0][3]["group_by"] == ["model"]
     assert calls[0][3]["grain"] == "USAGE_GRAIN_DAY"

@@ -98,6 +98,31 @@ async def test_an_answer_counts_its_tokens_and_one_request_and_ends_its_reservat
     ]
 
 
+async def test_what_is_estimated_is_told_with_the_sum_that_it_is_part_of(auth: Any) -> None:
+    def answer(completion_tokens: int, *, estimated: bool) -> Event:
+        message = chat_events.AnswerFinished(
+            message_id=str(uuid.uuid4()),
+            owner_id=ADA,
+            prompt_tokens=7,
+            completion_tokens=completion_tokens,
+            finish_time=timestamp(NOON),
+            model="foreign",
+            estimated=estimated,
+        )
+        return told(ANSWER_FINISHED, message)
+
+    take(auth, answer(3, estimated=False), answer(20, estimated=True), answer(100, estimated=True))
+    stub = await usage_stub(auth)
+    # Out of the sums of days, out of the entries of hours, and out of the entries of parts of days.
+    for half, grain in ((36, pb.USAGE_GRAIN_DAY), (36, pb.USAGE_GRAIN_HOUR), (1, pb.USAGE_GRAIN_UNSPECIFIED)):
+        start, end = NOON - timedelta(hours=half), NOON + timedelta(hours=half)
+        request = pb.ListUsageRequest(start_time=timestamp(start), end_time=timestamp(end), grain=grain)
+        rows = (await stub.ListUsage(request)).rows
+        assert [(pb.UsageKind.Name(row.kind)[11:], row.amount, row.estimated) for row in rows] == [
+            ("REQUESTS", 3, 0), ("TOKENS_IN", 21, 14), ("TOKENS_OUT", 123, 120),
+        ]  # fmt: skip
+
+
 async def test_usage_is_told_apart_by_user_group_model_and_source(auth: Any) -> None:
     mia = await auth.create_user("mia", roles=["tester"])
     ben = await auth.create_user("ben", roles=["tester"])

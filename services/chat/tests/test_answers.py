@@ -77,7 +77,7 @@ async def test_the_end_of_an_answer_is_told_to_the_others(chat: Any, slowly: Slo
     told = events_pb2.AnswerFinished.FromString(bytes(event.payload))
     assert (told.message_id, told.owner_id, told.completion_tokens) == (message.id, "ada", 3)
     assert told.deployment_id == chat.registry.known
-    assert (told.model, told.source) == ("tuned-1", "chat")
+    assert (told.model, told.source, told.estimated) == ("tuned-1", "chat", False)
 
 
 async def test_what_an_answer_uses_at_least_is_held_until_it_ends(chat: Any, slowly: Slowly) -> None:
@@ -209,6 +209,9 @@ async def test_stopping_keeps_what_is_there(chat: Any, slowly: Slowly, until: An
     stopped = await chat.stub().StopMessage(request)
     assert (stopped.state, stopped.text) == (pb.MESSAGE_STATE_INTERRUPTED, "Once upon ")
     assert stopped.error == "Stopped on request."
+    with chat.database.transaction() as session:
+        (payload,) = session.scalars(select(outbox.c.payload))
+    assert events_pb2.AnswerFinished.FromString(bytes(payload)).estimated
     assert (stopped.prompt_tokens, stopped.completion_tokens) == (2, 2), "estimated: nobody told them"
     assert [delta async for delta in call][-1].message == stopped
     assert await chat.stub().StopMessage(request) == stopped

@@ -94,7 +94,7 @@ async def test_a_stream_passes_as_it_comes(chat: Any, model_server: Any, used: A
     assert sent["stream_options"]["include_usage"] is True
     assert ("more" in sent["stream_options"]) is wants_use
     (told,) = await used()
-    assert (told.prompt_tokens, told.completion_tokens) == (7, 3)
+    assert (told.prompt_tokens, told.completion_tokens, told.estimated) == (7, 3, False)
 
 
 async def test_a_model_may_be_named_by_the_id_of_its_deployment(chat: Any, model_server: Any, used: Any) -> None:
@@ -125,7 +125,7 @@ async def test_a_reader_that_goes_ends_the_generation_and_pays_for_what_there_wa
     await until(lambda: model_server.left == 1)
     (told,) = await used()
     assert told.state == chat_pb2.MESSAGE_STATE_INTERRUPTED
-    assert (told.prompt_tokens, told.completion_tokens) == (11, 4)
+    assert (told.prompt_tokens, told.completion_tokens, told.estimated) == (11, 4, True)
 
 
 async def test_who_leaves_before_a_whole_answer_is_there_pays_for_what_was_asked(

@@ -66,7 +66,7 @@ async def test_who_leaves_pays_what_the_model_server_says_that_it_made(
     await until(lambda: not chat.completions._live)
     (told,) = events(chat)
     assert told.message_id == model_server.ids[0]
-    assert (told.prompt_tokens, told.completion_tokens) == (23, 5)
+    assert (told.prompt_tokens, told.completion_tokens, told.estimated) == (23, 5, False)
 
 
 async def test_of_a_stopped_answer_the_model_server_tells_what_it_made(chat: Any, model_server: Any) -> None:
@@ -81,6 +81,7 @@ async def test_of_a_stopped_answer_the_model_server_tells_what_it_made(chat: Any
     stopped = await chat.stub().StopMessage(request)
     assert stopped.state == pb.MESSAGE_STATE_INTERRUPTED
     assert (stopped.prompt_tokens, stopped.completion_tokens) == (23, 5)
+    assert [told.estimated for told in events(chat)] == [False]
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -100,6 +101,7 @@ async def test_what_a_process_used_that_is_gone_is_told_by_the_next(
     assert (told.message_id, told.owner_id, told.source) == (model_server.ids[0], "ada", "api")
     assert told.state == pb.MESSAGE_STATE_INTERRUPTED
     assert (told.prompt_tokens, told.completion_tokens) == ((23, 5) if knows else (11, 2))
+    assert told.estimated is not knows
     call.cancel()
     await until(lambda: not chat.completions._live)
     assert {event.message_id for event in events(chat)} == {told.message_id}

@@ -2939,6 +2939,11 @@ export interface components {
             user_name: string;
             /** @description The group's name, when told apart; empty for a group that the caller may not see. */
             group_name: string;
+            /**
+             * Format: double
+             * @description Of the amount, what is an estimate: tokens of answers that were cut, of model servers that do not tell them then.
+             */
+            estimated: number;
         };
         /** @description A person who signs in with a password. */
         "auth.v1.User": {

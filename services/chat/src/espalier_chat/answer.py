@@ -165,6 +165,7 @@ class Answer:
             finish_reason=self._last.finish_reason,
             prompt_tokens=used[0],
             completion_tokens=used[1],
+            estimated=self.lacks_use and bool(self._pieces),
             time_to_first_token=0.0 if self._first_token is None else self._first_token - self._started,
             duration=now - self._started,
         )

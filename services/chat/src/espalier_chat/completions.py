@@ -90,6 +90,12 @@ class Completion:
             pieces=max(passage.pieces - 1, 0),
         )
 
+    @property
+    def lacks_use(self) -> bool:
+        """Whether the model server was asked and has not told what the answer used."""
+        passage = self.passage
+        return passage.is_asked and (passage.prompt_tokens is None or passage.completion_tokens is None)
+
     def running(self) -> RunningCompletion:
         """What it has used so far, to be written down."""
         used = self.used()
@@ -115,6 +121,7 @@ class Completion:
             state=state,
             prompt_tokens=used[0],
             completion_tokens=used[1],
+            estimated=self.lacks_use,
         )
 
 
@@ -168,6 +175,7 @@ class Completions:
                 state=MessageState.INTERRUPTED,
                 prompt_tokens=used[0] if used else orphan.prompt_tokens,
                 completion_tokens=used[1] if used else orphan.completion_tokens,
+                estimated=used is None,
             )
             await asyncio.to_thread(self._tell_orphan, ended)
             _log.info("told what a process used that is gone", completion_id=ended.id, model=ended.model)
@@ -216,11 +224,10 @@ class Completions:
 
     async def _ask_use(self, completion: Completion) -> None:
         """Of an answer that was cut the model server may know more than it came to tell."""
-        passage = completion.passage
-        if passage.is_asked and (passage.prompt_tokens is None or passage.completion_tokens is None):
+        if completion.lacks_use:
             used = await self._upstream.used(completion.endpoint.base_url, completion.id)
             if used is not None:
-                passage.prompt_tokens, passage.completion_tokens = used
+                completion.passage.prompt_tokens, completion.passage.completion_tokens = used
 
     async def _save(self) -> None:
         running = [each for each in self._live if each.passage.is_asked and not each.is_over]

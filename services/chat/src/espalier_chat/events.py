@@ -26,6 +26,7 @@ def publish(session: Session, event: AnswerEnded) -> None:
         finish_time=timestamp(event.at),
         model=message.model,
         source=SOURCE,
+        estimated=event.estimated,
     )
     record(session, finished, key=message.id)
 
@@ -42,5 +43,6 @@ def publish_completion(session: Session, event: CompletionEnded) -> None:
         finish_time=timestamp(event.at),
         model=event.model,
         source=API,
+        estimated=event.estimated,
     )
     record(session, finished, key=event.id)

@@ -87,6 +87,8 @@ class Outcome:
     finish_reason: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False
+    """Not all of these tokens were told by the model server."""
     time_to_first_token: float = 0.0
     duration: float = 0.0
     finished_at: datetime = field(default_factory=utc_now)
@@ -179,6 +181,8 @@ class CompletionEnded:
     state: MessageState
     prompt_tokens: int
     completion_tokens: int
+    estimated: bool
+    """Not all of these tokens were told by the model server."""
     at: datetime = field(default_factory=utc_now)
 
 
@@ -189,4 +193,6 @@ class AnswerEnded:
     message: Message
     deployment_id: str
     owner_id: str
+    estimated: bool
+    """Not all of its tokens were told by the model server."""
     at: datetime

@@ -174,7 +174,7 @@ class Conversations:
         message = repository.lock_message(session, message_id)
         message.end(outcome)
         found = repository.session_of(session, message)
-        self._tell(session, message, found, outcome.finished_at)
+        self._tell(session, message, found, at=outcome.finished_at, estimated=outcome.estimated)
         return message
 
     def ask_to_stop(self, session: Session, principal: Principal, *, session_id: str, message_id: str) -> Message:
@@ -193,11 +193,17 @@ class Conversations:
         orphans = repository.lock_orphans(session, untouched_since=now - silent_for, limit=ORPHANS_AT_ONCE)
         for message, found in orphans:
             message.cut(CUT_BY_RESTART)
-            self._tell(session, message, found, now)
+            self._tell(session, message, found, at=now, estimated=True)
         return len(orphans)
 
-    def _tell(self, session: Session, message: Message, found: ChatSession, at: datetime) -> None:
-        ended = AnswerEnded(message=message, deployment_id=found.deployment_id, owner_id=found.owner_id, at=at)
+    def _tell(self, session: Session, message: Message, found: ChatSession, *, at: datetime, estimated: bool) -> None:
+        ended = AnswerEnded(
+            message=message,
+            deployment_id=found.deployment_id,
+            owner_id=found.owner_id,
+            estimated=estimated,
+            at=at,
+        )
         self._publish(session, ended)
 
 

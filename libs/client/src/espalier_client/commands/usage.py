@@ -77,12 +77,19 @@ def _table(rows: list[dict[str, Any]], dimensions: list[str], per: Grain) -> Any
             (
                 *([row["time"]] if step else []),
                 word(row["kind"], KIND),
-                amount_text(row["kind"], row["amount"]),
+                _amount(row),
                 *(_said(row, name) for name in dimensions),
             )
             for row in rows
         ],
     )
+
+
+def _amount(row: dict[str, Any]) -> str:
+    """The amount; where the model server did not tell all of it, also how much is estimated."""
+    kind, estimated = row["kind"], row.get("estimated", 0)
+    amount = amount_text(kind, row["amount"])
+    return f"{amount} ({amount_text(kind, estimated)} estimated)" if estimated else amount
 
 
 def _said(row: dict[str, Any], dimension: str) -> str:

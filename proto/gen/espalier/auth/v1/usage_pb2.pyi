@@ -339,6 +339,7 @@ class UsageRow(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     USER_NAME_FIELD_NUMBER: _builtins.int
     GROUP_NAME_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
     kind: Global___UsageKind.ValueType
     """What is counted."""
     amount: _builtins.float
@@ -355,6 +356,8 @@ class UsageRow(_message.Message):
     """The user's name, when told apart; empty for one that is no user."""
     group_name: _builtins.str
     """The group's name, when told apart; empty for a group that the caller may not see."""
+    estimated: _builtins.float
+    """Of the amount, what is an estimate: tokens of answers that were cut, of model servers that do not tell them then."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """Beginning of the time step."""
@@ -371,10 +374,11 @@ class UsageRow(_message.Message):
         source: _builtins.str = ...,
         user_name: _builtins.str = ...,
         group_name: _builtins.str = ...,
+        estimated: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "group_id", b"group_id", "group_name", b"group_name", "kind", b"kind", "model", b"model", "source", b"source", "time", b"time", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "estimated", b"estimated", "group_id", b"group_id", "group_name", b"group_name", "kind", b"kind", "model", b"model", "source", b"source", "time", b"time", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from espalier.chat.v1 import service_pb2 as espalier_dot_chat_dot_v1_dot_service
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65spalier/chat/v1/events.proto\x12\x10\x65spalier.chat.v1\x1a\x1e\x65spalier/chat/v1/service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x0e\x41nswerFinished\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x15\n\rdeployment_id\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12-\n\x05state\x18\x05 \x01(\x0e\x32\x1e.espalier.chat.v1.MessageState\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x05\x12/\n\x0b\x66inish_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\t \x01(\t\x12\x0e\n\x06source\x18\n \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65spalier/chat/v1/events.proto\x12\x10\x65spalier.chat.v1\x1a\x1e\x65spalier/chat/v1/service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x02\n\x0e\x41nswerFinished\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x15\n\rdeployment_id\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12-\n\x05state\x18\x05 \x01(\x0e\x32\x1e.espalier.chat.v1.MessageState\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x05\x12/\n\x0b\x66inish_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\t \x01(\t\x12\x0e\n\x06source\x18\n \x01(\t\x12\x11\n\testimated\x18\x0b \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'espalier.chat.v1.events_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ANSWERFINISHED']._serialized_start=117
-  _globals['_ANSWERFINISHED']._serialized_end=391
+  _globals['_ANSWERFINISHED']._serialized_end=410
 # @@protoc_insertion_point(module_scope)

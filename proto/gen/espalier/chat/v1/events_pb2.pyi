@@ -34,6 +34,7 @@ class AnswerFinished(_message.Message):
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """Id of the answer, or of a completion over the OpenAI API."""
     session_id: _builtins.str
@@ -52,6 +53,8 @@ class AnswerFinished(_message.Message):
     """Name under which the deployment serves its model; empty when it was never asked."""
     source: _builtins.str
     """What the answer was for: chat, api or comparison."""
+    estimated: _builtins.bool
+    """Not all of these tokens were told by the model server: what it did not tell is estimated."""
     @_builtins.property
     def finish_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -69,10 +72,11 @@ class AnswerFinished(_message.Message):
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         model: _builtins.str = ...,
         source: _builtins.str = ...,
+        estimated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finish_time", b"finish_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "deployment_id", b"deployment_id", "finish_time", b"finish_time", "message_id", b"message_id", "model", b"model", "owner_id", b"owner_id", "prompt_tokens", b"prompt_tokens", "session_id", b"session_id", "source", b"source", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "deployment_id", b"deployment_id", "estimated", b"estimated", "finish_time", b"finish_time", "message_id", b"message_id", "model", b"model", "owner_id", b"owner_id", "prompt_tokens", b"prompt_tokens", "session_id", b"session_id", "source", b"source", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -111,4 +111,5 @@ def _answered(message: chat_events_pb2.AnswerFinished) -> Iterator[Use]:
             reference=message.message_id,
             succeeded=message.state != chat_pb2.MESSAGE_STATE_FAILED,
             reservation_id=message.message_id,
+            estimated=message.estimated and kind is not Kind.REQUESTS,
         )

@@ -59,7 +59,7 @@ def step_of(at: Any, wanted: UsageFilter, grain: str) -> ColumnElement[Any]:
 
 
 def between(start: datetime, end: datetime, narrow: Narrow) -> Subquery:
-    """Columns at, kind, user_id, model, source, amount, ended, succeeded, waits, wait_seconds.
+    """Columns at, kind, user_id, model, source, amount, ended, succeeded, waits, wait_seconds, estimated.
 
     `at` is the beginning of the day in UTC where a day is summed. What is kept is no flow and is left out.
     """
@@ -69,7 +69,7 @@ def between(start: datetime, end: datetime, narrow: Narrow) -> Subquery:
     day = UsageDay
     days: Any = select(
         day.day.label("at"), day.kind, day.user_id, day.model, day.source,
-        day.amount, day.ended, day.succeeded, day.waits, day.wait_seconds,
+        day.amount, day.ended, day.succeeded, day.waits, day.wait_seconds, day.estimated,
     ).where(day.day >= first, day.day < last, *narrow(day))  # fmt: skip
     ends = [_entries(*each, narrow) for each in ((start, first), (last, end)) if each[0] < each[1]]
     return union_all(days, *ends).subquery()
@@ -84,6 +84,7 @@ def _entries(start: datetime, end: datetime, narrow: Narrow) -> Any:
         cast(case((succeeded, 1), else_=0), BigInteger).label("succeeded"),
         cast(case((entry.queue_wait.is_(None), 0), else_=1), BigInteger).label("waits"),
         func.coalesce(entry.queue_wait, literal(0.0, Float)).label("wait_seconds"),
+        case((entry.estimated, entry.amount), else_=literal(0.0, Float)).label("estimated"),
     ).where(entry.at >= start, entry.at < end, entry.kind != Kind.STORED_BYTES, *narrow(entry))  # fmt: skip
 
 

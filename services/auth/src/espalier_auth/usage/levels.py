@@ -18,7 +18,7 @@ from espalier_common.db import utc_now
 
 
 def levels(wanted: UsageFilter, *, grain: str, group_by: Sequence[str]) -> Select[Any]:
-    """Columns step, kind, amount and one for each dimension; no step that is still to come."""
+    """Columns step, kind, amount, estimated and one for each dimension; no step that is still to come."""
     changes = _changes(wanted, group_by)
     keys = [changes.c[name] for name in group_by]
     step = step_of(changes.c.at, wanted, grain).label("step")
@@ -40,7 +40,10 @@ def levels(wanted: UsageFilter, *, grain: str, group_by: Sequence[str]) -> Selec
         steps = func.generate_series(level.c.step, until, width).table_valued("step").render_derived().lateral()
         found = select(steps.c.step).select_from(level.join(steps, true()))
     told: Select[Any] = found.add_columns(
-        literal(Kind.STORED_BYTES.value).label("kind"), level.c.amount, *(level.c[name] for name in group_by)
+        literal(Kind.STORED_BYTES.value).label("kind"),
+        level.c.amount,
+        literal(0.0, Float).label("estimated"),
+        *(level.c[name] for name in group_by),
     )
     return told
 

@@ -55,6 +55,9 @@ def _stored(kind: type[StrEnum]) -> Enum:
     return Enum(kind, native_enum=False, length=24, create_constraint=False)
 
 
+_SUMMED = ["user_id", "model", "source", "amount", "estimated"]
+
+
 class UsageEntry(Base):
     """One use, as the service that saw it reported it. Never changed."""
 
@@ -65,7 +68,7 @@ class UsageEntry(Base):
         # Since when a kind is reported.
         Index("ix_usage_entries_kind", "kind", "at"),
         Index("ix_usage_entries_training", "kind", "at", postgresql_where=text("source = 'training'")),
-        Index("ix_usage_entries_at", "at", "kind", postgresql_include=["user_id", "model", "source", "amount"]),
+        Index("ix_usage_entries_flow", "at", "kind", postgresql_include=_SUMMED),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -80,6 +83,8 @@ class UsageEntry(Base):
     succeeded: Mapped[bool | None] = mapped_column(default=True)
     # Seconds; None when it did not queue.
     queue_wait: Mapped[float | None]
+    # The amount was not told by who knows it.
+    estimated: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     # Of bytes that are kept: the amount by model, with none as "". None: all of it is of `model`.
     by_model: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
@@ -87,7 +92,7 @@ class UsageEntry(Base):
 class UsageDay(Base):
     """Sums of the entries of a day in UTC, but for bytes that are kept.
 
-    A trigger of the database adds to them with each entry (migration 0016); nothing else writes here.
+    A trigger of the database adds to them with each entry (migration 0019); nothing else writes here.
     """
 
     __tablename__ = "usage_days"
@@ -105,6 +110,8 @@ class UsageDay(Base):
     # Uses that queued, and for how many seconds in all.
     waits: Mapped[BigInt]
     wait_seconds: Mapped[float]
+    # Of the amount.
+    estimated: Mapped[float] = mapped_column(server_default=text("0"))
 
 
 class Quota(Base):

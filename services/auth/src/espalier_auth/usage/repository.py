@@ -7,11 +7,14 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Float,
     Select,
     String,
+    case,
     cast,
     delete,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -58,11 +61,12 @@ def sums(session: Session, wanted: UsageFilter, *, grain: str, group_by: Sequenc
 
 
 def _flows(wanted: UsageFilter, *, grain: str, group_by: Sequence[str]) -> Select[Any]:
-    """Columns step, kind, amount and one for each dimension."""
+    """Columns step, kind, amount, estimated and one for each dimension."""
     flow = _entries(wanted).subquery() if grain == "hour" else between(wanted.start, wanted.end, wanted.narrow)
     dimensions: dict[str, Any] = {"user": flow.c.user_id, "model": flow.c.model, "source": flow.c.source}
     step = step_of(flow.c.at, wanted, grain).label("step")
-    query: Any = select(step, flow.c.kind, func.sum(flow.c.amount).label("amount")).select_from(flow)
+    sums_of = [func.sum(flow.c[name]).label(name) for name in ("amount", "estimated")]
+    query: Any = select(step, flow.c.kind, *sums_of).select_from(flow)
     if "group" in group_by or wanted.group_id:
         query = query.join(GroupMember, cast(GroupMember.user_id, String) == flow.c.user_id)
         dimensions["group"] = GroupMember.group_id
@@ -75,7 +79,8 @@ def _flows(wanted: UsageFilter, *, grain: str, group_by: Sequence[str]) -> Selec
 
 def _entries(wanted: UsageFilter) -> Select[Any]:
     entry = UsageEntry
-    query: Any = select(entry.at, entry.kind, entry.user_id, entry.model, entry.source, entry.amount)
+    estimated: Any = case((entry.estimated, entry.amount), else_=literal(0.0, Float)).label("estimated")
+    query: Any = select(entry.at, entry.kind, entry.user_id, entry.model, entry.source, entry.amount, estimated)
     found: Select[Any] = query.where(
         entry.at >= wanted.start,
         entry.at < wanted.end,

@@ -195,16 +195,16 @@ def _list(session: Session, request: Any, mine: Users, *, group_id: str) -> usag
 def _to_rows(
     rows: Sequence[Any], dimensions: Sequence[str], names: Mapping[str, Mapping[str, str]]
 ) -> Iterator[usage_pb2.UsageRow]:
-    """The rows come as (step, kind, amount, one for each dimension …). There may be many of them, of few times."""
+    """The rows come as (step, kind, amount, estimated, dimension …). There may be many of them, of few times."""
     times = {step: timestamp(step) for step in {row[0] for row in rows}}
     fields = {"user": "user_id", "group": "group_id", "model": "model", "source": "source"}
-    for step, kind, amount, *keys in rows:
+    for step, kind, amount, estimated, *keys in rows:
         told: dict[str, Any] = {}
         for name, key in zip(dimensions, keys, strict=True):
             told[fields[name]] = key
             if name in names:
                 told[f"{name}_name"] = names[name].get(key, "")
-        yield usage_pb2.UsageRow(time=times[step], kind=_KINDS[kind], amount=amount, **told)
+        yield usage_pb2.UsageRow(time=times[step], kind=_KINDS[kind], amount=amount, estimated=estimated, **told)
 
 
 def _ranked(found: Sequence[tuple[str, float]], names: Mapping[str, str]) -> list[usage_pb2.Ranked]:

@@ -40,6 +40,7 @@ class Use:
     succeeded: bool | None = True
     queue_wait: float | None = None
     reservation_id: str = ""
+    estimated: bool = False
     by_model: dict[str, float] | None = None
     """Of bytes that are kept: the whole amount by model, with none as "". None: all of it is of `model`."""
 
@@ -173,6 +174,7 @@ def _entry(use: Use, kind: Kind | None) -> dict[str, Any]:
         "at": use.at,
         "succeeded": use.succeeded,
         "queue_wait": use.queue_wait,
+        "estimated": use.estimated,
         "by_model": use.by_model,
     }
 
@@ -224,9 +226,8 @@ def _exceeded(status: QuotaStatus, wanted: float, *, name: str) -> QuotaExceeded
     else:
         ending = "Wait until a run has ended." if quota.kind is Kind.CONCURRENT_RUNS else _KEPT
     if _is_in_vain(status, wanted):
-        ending = (
-            "The whole quota is less than that, so waiting does not help: ask for less, or an administrator for more."
-        )
+        vain = "The whole quota is less than that, so waiting does not help: ask for less, or an administrator for more."
+        ending = f"{ending} {vain}" if status.reset_at is not None else vain
     return QuotaExceeded(
         f"This is over {which} for {_UNITS[quota.kind]}{_EACH[quota.period]}: "
         f"{_number(status.used)} of {_number(quota.amount)} used or held{asked}. {ending}",
