@@ -32,7 +32,7 @@ async def serve(settings: GatewaySettings) -> None:
     observe = _observer(settings)
     gateway = build_gateway(settings, observe=observe)
     listener = bind(settings.listen, "ESPALIER_LISTEN")
-    stop_metrics = _serve_metrics(settings)
+    stop_metrics = serve_metrics(settings.metrics_listen)
     server = _Server(_config(gateway, settings, observe=observe), gateway=gateway)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,15 +113,6 @@ def _config(gateway: Gateway, settings: GatewaySettings, *, observe: Observe | N
 def _is_news(record: logging.LogRecord) -> bool:
     """That an answer was broken off is no defect: the edge tells of it with its request."""
     return "without completing response" not in record.getMessage()
-
-
-def _serve_metrics(settings: GatewaySettings) -> Any:
-    try:
-        return serve_metrics(settings.metrics_listen)
-    except OSError as error:
-        raise SettingsError(
-            f"Cannot serve metrics on {settings.metrics_listen}: {error.strerror}; change ESPALIER_METRICS_LISTEN."
-        ) from error
 
 
 def _observer(settings: GatewaySettings) -> Any:

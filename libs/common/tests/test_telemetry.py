@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from espalier_common.rpc.context import accept_request_id
 from espalier_common.rpc.permissions import all_permissions, all_services
 from espalier_common.settings import ServiceSettings, SettingsError, split_address
-from espalier_common.telemetry import JsonFormatter, redact, request_id_var
+from espalier_common.telemetry import JsonFormatter, redact, request_id_var, serve_metrics
 
 
 def line(event: str, **fields: Any) -> dict[str, Any]:
@@ -105,3 +106,10 @@ def test_addresses_are_split() -> None:
     for wrong in ("", "host", "host:", ":80", "host:99999"):
         with pytest.raises(ValueError, match=r"host:port|[Pp]ort"):
             split_address(wrong)
+
+
+def test_metrics_on_a_port_that_is_taken_name_the_setting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(SettingsError, match=f"{listen}.*ESPALIER_METRICS_LISTEN"):
+            serve_metrics(listen)

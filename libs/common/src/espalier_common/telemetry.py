@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from espalier_common.settings import split_address
+from espalier_common.settings import SettingsError, split_address
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
@@ -126,7 +126,7 @@ def redact(key: str, value: Any) -> Any:
 def serve_metrics(listen: str) -> Callable[[], None]:
     """Serves /metrics of this process at host:port in a thread; gives the function that stops it.
 
-    An empty address serves nothing.
+    An empty address serves nothing. Raises SettingsError when nothing can listen there.
     """
     if not listen:
         return lambda: None
@@ -134,7 +134,12 @@ def serve_metrics(listen: str) -> Callable[[], None]:
 
     host, port = split_address(listen)
     server: WSGIServer
-    server, thread = start_http_server(port, addr=host)
+    try:
+        server, thread = start_http_server(port, addr=host)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot serve metrics on {listen}: {error.strerror or error}; change ESPALIER_METRICS_LISTEN."
+        ) from error
 
     def stop() -> None:
         server.shutdown()
