@@ -19,10 +19,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(f"memory://{uuid.uuid4().hex}")
 
 
-def test_content_is_found_under_its_hash(store: ArtifactStore, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(b"hello" * 1000)
-    blob = store.put_file(source)
+def test_content_is_found_under_its_hash(store: ArtifactStore) -> None:
+    blob = store.put_stream([b"hello"] * 1000)
     assert blob.sha256 == hashlib.sha256(b"hello" * 1000).hexdigest()
     assert blob.uri == blob_uri(blob.sha256)
     assert blob.size == store.size(blob.uri) == 5000

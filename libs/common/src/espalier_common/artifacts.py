@@ -19,8 +19,6 @@ from urllib.parse import unquote, urlsplit
 from espalier_common.errors import FailedPrecondition, NotFound
 from espalier_common.settings import SettingsError
 
-CHUNK_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class Blob:
@@ -55,11 +53,6 @@ class ArtifactStore:
     def uri(self, *parts: str) -> str:
         """The place made of these parts. ValueError for parts that lead out of the store."""
         return _checked("/".join(parts))
-
-    def put_file(self, path: Path) -> Blob:
-        """Stores a copy of a local file as a blob."""
-        with path.open("rb") as file:
-            return self.put_stream(iter(lambda: file.read(CHUNK_BYTES), b""))
 
     def put_stream(self, chunks: Iterable[bytes]) -> Blob:
         """Stores the chunks as a blob; the same content is stored once. Nothing is left behind when it fails."""

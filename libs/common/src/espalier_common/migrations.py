@@ -51,13 +51,6 @@ def migrate(package: str, url: str) -> bool:
     return True
 
 
-def is_current(package: str, url: str) -> bool:
-    """True when the database is at the newest revision; does not import Alembic."""
-    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
-    with engine.connect() as connection:
-        return _is_at_head(connection, package)
-
-
 def head_of(package: str) -> str:
     """The newest revision among the files; empty when there are none. Raises SettingsError when there are two heads."""
     revisions, parents = set(), set()

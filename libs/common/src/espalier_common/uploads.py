@@ -17,11 +17,12 @@ from typing import IO, Protocol, cast
 
 import orjson
 
-from espalier_common.artifacts import CHUNK_BYTES, Files, LocalFiles, open_files, sync_folder
+from espalier_common.artifacts import Files, LocalFiles, open_files, sync_folder
 from espalier_common.errors import Conflict, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from espalier_common.identifiers import new_id, utc_now
 
 MAX_FILENAME = 255
+CHUNK_BYTES = 1 << 20
 
 
 class UploadOffsetWrong(Conflict):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from espalier_data.examples import Conversation, Example
 from espalier_data.masking import IGNORED, tokenize_conversation, tokenize_text
-from espalier_data.templates import ChatTemplate, Segment
+from espalier_data.templates import ChatTemplate
 from espalier_data.tokenizer import TextTokenizer
 
 
@@ -59,8 +59,3 @@ def preview(
             for index, (identity, label) in enumerate(zip(row.ids, row.labels, strict=True))
         )
     )
-
-
-def preview_text(conversation: Conversation, template: ChatTemplate) -> list[Segment]:
-    """The rendered text with its answers marked, for when there is no tokenizer yet (a model from scratch)."""
-    return template.segments(conversation)
