@@ -274,6 +274,7 @@ async def test_who_asks_for_more_than_the_whole_limit_is_not_told_to_wait(desk: 
     assert {error.message.rpartition(": ")[0].rpartition(". ")[2] for error in in_vain} == {
         "The whole quota is less than that, so waiting does not help"
     }
+    assert "It begins anew at" in in_vain[0].message
     assert "Wait until a run has ended." not in in_vain[1].message
 
 

@@ -226,8 +226,7 @@ def _exceeded(status: QuotaStatus, wanted: float, *, name: str) -> QuotaExceeded
     else:
         ending = "Wait until a run has ended." if quota.kind is Kind.CONCURRENT_RUNS else _KEPT
     if _is_in_vain(status, wanted):
-        vain = "The whole quota is less than that, so waiting does not help: ask for less, or an administrator for more."
-        ending = f"{ending} {vain}" if status.reset_at is not None else vain
+        ending = f"{ending} {_IN_VAIN}" if status.reset_at is not None else _IN_VAIN
     return QuotaExceeded(
         f"This is over {which} for {_UNITS[quota.kind]}{_EACH[quota.period]}: "
         f"{_number(status.used)} of {_number(quota.amount)} used or held{asked}. {ending}",
@@ -245,6 +244,7 @@ def _exceeded(status: QuotaStatus, wanted: float, *, name: str) -> QuotaExceeded
 
 # Only the checkpoints that a run no longer needs go by themselves.
 _KEPT = "Ask an administrator for more; a lower save_total_limit lets runs keep fewer checkpoints."
+_IN_VAIN = "The whole quota is less than that, so waiting does not help: ask for less, or an administrator for more."
 _UNITS = {
     Kind.TOKENS_IN: "tokens",
     Kind.TOKENS_OUT: "tokens of answers",
