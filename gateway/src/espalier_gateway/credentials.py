@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from espalier_common.errors import Unauthenticated
+from espalier_common.identity import MAX_TOKEN_LENGTH
 from espalier_gateway.errors import CsrfRefused
 from espalier_gateway.exchange import SAFE_METHODS
 
 CSRF_HEADER = "x-csrf-token"
-# gRPC caps all metadata at 64 KiB; a token of ours has about 1 KiB.
 MAX_DEVICE_TOKEN_LENGTH = 512
-MAX_TOKEN_LENGTH = 8192
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """All answers that this process generates: begins, keeps and stops them, and clears away what dead processes left."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol
@@ -26,20 +26,18 @@ DRAIN_SECONDS = 8.0
 _log = get_logger(__name__)
 
 
+Take = Callable[[Piece], None]
+"""Gets each piece."""
+
+
 class Upstream(Protocol):
     """What answers are made with."""
 
-    async def relay(self, endpoint: Endpoint, request: Mapping[str, Any], take: "Take", *, request_id: str) -> None:
+    async def relay(self, endpoint: Endpoint, request: Mapping[str, Any], take: Take, *, request_id: str) -> None:
         """Hands the pieces of a chat completion over as they come. Raises UpstreamError."""
 
     async def used(self, base_url: str, request_id: str) -> tuple[int, int] | None:
         """Tokens of prompt and answer of a request that was cut; None where the model server does not know."""
-
-
-class Take(Protocol):
-    """Gets each piece."""
-
-    def __call__(self, piece: Piece, /) -> None: ...
 
 
 class Answers:

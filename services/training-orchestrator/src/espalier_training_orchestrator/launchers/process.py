@@ -88,18 +88,14 @@ def kill_session(leader: int) -> None:
 
     Call it only while something of the session is known to live: then the kernel has not given the number away.
     """
-    members = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(pid) == leader]  # noqa: PTH208
+    members = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if session_of(pid) == leader]  # noqa: PTH208
     for pid in sorted(members, key=lambda pid: pid != leader):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def session_of(pid: int) -> int | None:
-    """Id of the leader of the process's session."""
-    return _session(pid)
-
-
-def _session(pid: int) -> int | None:
+    """Id of the leader of the process's session; None when there is no such process."""
     fields = _stat(pid)
     return None if fields is None else int(fields[3])
 
