@@ -115,6 +115,12 @@ class OidcFake(_Recorder):
             access_token="access-o", refresh_token="refresh-o", token_type="Bearer", expires_in=600
         )
 
+    def EndProviderSessions(self, request: Any, context: Any) -> Any:
+        self.note(request, context)
+        if request.logout_token != "good":
+            raise errors.Unauthenticated("What came as a logout token cannot be trusted.")
+        return Empty()
+
 
 class UsersFake(_Recorder):
     def UpdateUser(self, request: Any, context: Any) -> Any:

@@ -37,6 +37,7 @@ BETWEEN_SERVICES = {
 # Cannot be called on this platform; where their events are looked at instead.
 ELSEWHERE = {
     "OidcService.FinishOidcLogin": "needs a provider: services/auth/tests/oidc",
+    "OidcService.EndProviderSessions": "needs a provider: services/auth/tests/oidc",
     "OidcService.LinkIdentity": "needs a provider: services/auth/tests/oidc",
     "OidcService.UnlinkIdentity": "needs a provider: services/auth/tests/oidc",
     "RegistrationService.ForgotPassword": "needs a mail server: services/auth/tests/test_registration.py",

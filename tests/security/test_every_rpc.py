@@ -32,6 +32,7 @@ OPEN = {
     "OidcService.ListIdentityProviders": "the buttons of the sign-in page",
     "OidcService.StartOidcLogin": "the way to the provider",
     "OidcService.FinishOidcLogin": "checks the code of the provider",
+    "OidcService.EndProviderSessions": "checks the logout token of the provider",
     "ApiKeyService.ExchangeApiKey": "checks the key it is given",
     "SettingService.ListCurrentBanners": "told before the sign-in too",
     "SettingService.ListBanners": "told before the sign-in too",

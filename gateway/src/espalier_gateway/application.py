@@ -12,6 +12,8 @@ from espalier_common.identity import ServiceIdentity, TokenVerifier
 from espalier_common.rpc.server import open_verifier
 from espalier_common.uploads import UploadStore
 from espalier_gateway.audit_trail import AuditTrail
+from espalier_gateway.backchannel_logout import PATH as BACKCHANNEL_LOGOUT
+from espalier_gateway.backchannel_logout import BackchannelLogout
 from espalier_gateway.callers import Callers
 from espalier_gateway.clients import Clients
 from espalier_gateway.console import Console, find_console
@@ -97,6 +99,7 @@ def build_gateway(
         clients=clients,
         draining=draining,
     )
+    logout = BackchannelLogout(settings, upstreams=upstreams, clients=clients)
     health = HealthPages(upstreams, clients=clients, draining=draining)
 
     def build_openapi() -> bytes:
@@ -108,6 +111,7 @@ def build_gateway(
         [
             endpoint("/healthz", GET=health.live),
             endpoint("/readyz", GET=health.ready),
+            endpoint(BACKCHANNEL_LOGOUT, POST=logout.take),
             *DocsPages(settings, callers=callers, build=build_openapi).routes(),
             *Files(settings, store=store, callers=callers).routes(),
             *openai_routes(settings, upstreams=upstreams, credentials=credentials, clients=clients, draining=draining),

@@ -154,7 +154,7 @@ class LoginSession(Base):
     # An identity provider vouched for the user; a password did not.
     by_provider: Mapped[bool] = mapped_column(default=False, server_default="false")
     # SIGNED_OUT, TOKEN_REUSED, ENDED_BY_USER, ENDED_BY_ADMIN, PASSWORD_CHANGED, PASSWORD_RESET, SECOND_FACTOR_CHANGED,
-    # SECOND_FACTOR_REMOVED or USER_DISABLED; empty while it lives.
+    # SECOND_FACTOR_REMOVED, ENDED_BY_PROVIDER or USER_DISABLED; empty while it lives.
     revoked_reason: Mapped[str] = mapped_column(default="")
 
 

@@ -39,28 +39,38 @@ class RealProvider:
     def rotate_keys(self) -> None:
         httpx.delete(f"{self.issuer}/keys", trust_env=False, timeout=60).raise_for_status()
 
-    async def browse(self, url: str, account: str, *, cancel: bool = False) -> dict[str, str]:
-        """Follows redirects and fills in the forms until the provider sends back; gives what it sent."""
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as browser:
-            answer = await browser.get(url)
-            for _ in range(12):
-                if answer.is_redirect:
-                    url = urljoin(url, answer.headers["location"])
-                    if url.startswith(PUBLIC_URL):
-                        return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
-                    answer = await browser.get(url)
-                elif cancel:
-                    url = _first(r'href="([^"]*/abort)"', answer.text)
-                    answer = await browser.get(url)
-                else:
-                    url = _first(r'action="([^"]+)"', answer.text)
-                    fields = dict(
-                        re.findall(r'<input[^>]*type="hidden"[^>]*name="(\w+)"[^>]*value="(\w+)"', answer.text)
-                    )
-                    if fields["prompt"] == "login":
-                        fields |= {"login": account, "password": "any"}
-                    answer = await browser.post(url, data=fields)
+    async def browse(self, url: str, account: str, *, cancel: bool = False, browser: Any = None) -> dict[str, str]:
+        """Follows redirects and fills in the forms until the provider sends back; gives what it sent.
+
+        In a new browser, unless one is given.
+        """
+        if browser is None:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as new:
+                return await self.browse(url, account, cancel=cancel, browser=new)
+        answer = await browser.get(url)
+        for _ in range(12):
+            if answer.is_redirect:
+                url = urljoin(url, answer.headers["location"])
+                if url.startswith(PUBLIC_URL):
+                    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+                answer = await browser.get(url)
+            elif cancel:
+                url = _first(r'href="([^"]*/abort)"', answer.text)
+                answer = await browser.get(url)
+            else:
+                url = _first(r'action="([^"]+)"', answer.text)
+                fields = dict(re.findall(r'<input[^>]*type="hidden"[^>]*name="(\w+)"[^>]*value="(\w+)"', answer.text))
+                if fields["prompt"] == "login":
+                    fields |= {"login": account, "password": "any"}
+                answer = await browser.post(url, data=fields)
         raise AssertionError(f"the provider did not send back: {answer.status_code} {answer.text[:500]}")
+
+    async def sign_out(self, browser: Any) -> None:
+        """Ends the session of a browser at the provider, which tells whoever asked to be told."""
+        page = (await browser.get(f"{self.issuer}/session/end")).text
+        fields = {"xsrf": _first(r'name="xsrf" value="(\w+)"', page), "logout": "yes"}
+        answer = await browser.post(_first(r'action="([^"]+)"', page), data=fields)
+        assert answer.status_code < 400, answer.text
 
 
 def _first(pattern: str, text: str) -> str:
@@ -111,10 +121,10 @@ class Relying:
         )
         return login
 
-    async def answer(self, account: str, *, cancel: bool = False) -> dict[str, Any]:
+    async def answer(self, account: str, *, cancel: bool = False, browser: Any = None) -> dict[str, Any]:
         """The fields of FinishOidcLogin after a visit at the provider."""
         login = await self.begin()
-        sent = await self.provider.browse(login.authorization_url, account, cancel=cancel)
+        sent = await self.provider.browse(login.authorization_url, account, cancel=cancel, browser=browser)
         renamed = {"issuer" if name == "iss" else name: value for name, value in sent.items()}
         return {"provider": "corporate", "binding": login.binding, **renamed}
 

@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from espalier_auth.oidc.id_token import Expectation, IdTokenError, UnknownKey, verify_id_token
+from espalier_auth.oidc.id_token import Expectation, verify_id_token
+from espalier_auth.oidc.signed_token import TokenError, UnknownKey
 
 KEY = rsa.generate_private_key(65537, 2048)
 CURVE_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -78,33 +79,33 @@ def test_a_right_token_is_believed(claims: dict[str, Any], signed: dict[str, Any
     ],
 )
 def test_a_wrong_claim_is_refused(claims: dict[str, Any], said: str) -> None:
-    with pytest.raises(IdTokenError, match=said):
+    with pytest.raises(TokenError, match=said):
         verify_id_token(a_token(**from_now(claims)), KEYS, EXPECTED)
 
 
 def test_an_unsigned_token_is_refused() -> None:
-    with pytest.raises(IdTokenError, match="'none'"):
+    with pytest.raises(TokenError, match="'none'"):
         verify_id_token(a_token(key=None, algorithm="none"), KEYS, EXPECTED)
 
 
 def test_a_token_signed_with_the_public_key_as_a_secret_is_refused() -> None:
     secret = RSAAlgorithm.to_jwk(KEY.public_key()).encode() * 2
-    with pytest.raises(IdTokenError, match="'HS256'"):
+    with pytest.raises(TokenError, match="'HS256'"):
         verify_id_token(a_token(key=secret, algorithm="HS256"), KEYS, EXPECTED)
 
 
 def test_an_algorithm_that_the_provider_does_not_announce_is_refused() -> None:
-    with pytest.raises(IdTokenError, match="'PS256'"):
+    with pytest.raises(TokenError, match="'PS256'"):
         verify_id_token(a_token(algorithm="PS256"), KEYS, EXPECTED)
 
 
 def test_a_key_of_another_kind_than_the_algorithm_is_refused() -> None:
-    with pytest.raises(IdTokenError, match="does not fit"):
+    with pytest.raises(TokenError, match="does not fit"):
         verify_id_token(a_token(headers={"kid": "curve"}), KEYS, EXPECTED)
 
 
 def test_a_key_that_is_published_for_another_algorithm_is_refused() -> None:
-    with pytest.raises(IdTokenError, match="'RS512'"):
+    with pytest.raises(TokenError, match="'RS512'"):
         verify_id_token(a_token(), [published(alg="RS512")], EXPECTED)
 
 
@@ -122,23 +123,23 @@ def test_a_secret_or_an_encryption_key_among_the_published_ones_verifies_nothing
 
 
 def test_another_key_under_the_same_name_is_refused() -> None:
-    with pytest.raises(IdTokenError, match=r"[Ss]ignature"):
+    with pytest.raises(TokenError, match=r"[Ss]ignature"):
         verify_id_token(a_token(key=rsa.generate_private_key(65537, 2048)), KEYS, EXPECTED)
 
 
 @pytest.mark.filterwarnings("ignore:The RSA key is")
 def test_a_short_key_is_refused() -> None:
     short = rsa.generate_private_key(65537, 1024)
-    with pytest.raises(IdTokenError, match="1024 bits"):
+    with pytest.raises(TokenError, match="1024 bits"):
         verify_id_token(a_token(key=short), [published(short)], EXPECTED)
 
 
 def test_an_unknown_critical_header_is_refused() -> None:
-    with pytest.raises(IdTokenError, match=r"extension|not valid|no JWT"):
+    with pytest.raises(TokenError, match=r"extension|not valid|no JWT"):
         verify_id_token(a_token(headers={"crit": ["exp"]}), KEYS, EXPECTED)
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "e30.e30.e30"])
 def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(IdTokenError):
+    with pytest.raises(TokenError):
         verify_id_token(token, KEYS, EXPECTED)

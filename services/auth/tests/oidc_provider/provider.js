@@ -25,11 +25,18 @@ async function makeProvider(issuer, kid) {
         client_id: "espalier",
         ...(given.client?.client_secret === null ? {} : { client_secret: given.client_secret }),
         redirect_uris: [given.redirect_uri],
+        ...(given.backchannel_logout_uri && {
+          backchannel_logout_uri: given.backchannel_logout_uri,
+          backchannel_logout_session_required: true,
+        }),
         ...(given.client && { token_endpoint_auth_method: given.client.token_endpoint_auth_method }),
       },
     ],
     jwks: { keys: [await signingKey(kid)] },
     cookies: { keys: ["only for tests"] },
+    features: { backchannelLogout: { enabled: true } },
+    // As it is, but for its refusal of loopback.
+    fetch: (url, options) => fetch(url, { ...options, dispatcher: undefined }),
     acrValues: ["urn:example:password", "urn:example:two-factors"],
     pkce: { required: () => true },
     claims: {

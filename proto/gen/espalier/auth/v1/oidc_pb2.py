@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65spalier/auth/v1/oidc.proto\x12\x10\x65spalier.auth.v1\x1a espalier/auth/v1/resources.proto\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\"\x1e\n\x1cListIdentityProvidersRequest\"6\n\x10IdentityProvider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"V\n\x1dListIdentityProvidersResponse\x12\x35\n\tproviders\x18\x01 \x03(\x0b\x32\".espalier.auth.v1.IdentityProvider\"3\n\x15StartOidcLoginRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\"7\n\tOidcLogin\x12\x19\n\x11\x61uthorization_url\x18\x01 \x01(\t\x12\x0f\n\x07\x62inding\x18\x02 \x01(\t\"\x96\x02\n\x16\x46inishOidcLoginRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\x12\x15\n\x04\x63ode\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80 \x12\x18\n\x05state\x18\x03 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x08\x12\x1a\n\x07\x62inding\x18\x04 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x04\x12\x0e\n\x06\x63ookie\x18\x05 \x01(\x08\x12\x17\n\x06issuer\x18\x06 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x08\x12\x16\n\x05\x65rror\x18\x07 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x08\x12\"\n\x11\x65rror_description\x18\x08 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80 \x12\x18\n\x10separate_account\x18\t \x01(\x08\x12\x14\n\x0cuntil_closed\x18\n \x01(\x08\"\xd3\x01\n\x13LinkIdentityRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\x12\x15\n\x04\x63ode\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80 \x12\x18\n\x05state\x18\x03 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x08\x12\x1a\n\x07\x62inding\x18\x04 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x04\x12\x17\n\x06issuer\x18\x05 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x08\x12\x16\n\x05\x65rror\x18\x06 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x08\x12\"\n\x11\x65rror_description\x18\x07 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80 \"1\n\x0eLinkedIdentity\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\"\x17\n\x15ListIdentitiesRequest\"N\n\x16ListIdentitiesResponse\x12\x34\n\nidentities\x18\x01 \x03(\x0b\x32 .espalier.auth.v1.LinkedIdentity\"3\n\x15UnlinkIdentityRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@2\x9b\x07\n\x0bOidcService\x12\xa2\x01\n\x15ListIdentityProviders\x12..espalier.auth.v1.ListIdentityProvidersRequest\x1a/.espalier.auth.v1.ListIdentityProvidersResponse\"(\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/auth/providers\x12\x93\x01\n\x0eStartOidcLogin\x12\'.espalier.auth.v1.StartOidcLoginRequest\x1a\x1b.espalier.auth.v1.OidcLogin\";\x8a\xb5\x18\x06PUBLIC\x98\xb5\x18\x01\x82\xd3\xe4\x93\x02\'\"\"/api/v1/auth/oidc/{provider}:start:\x01*\x12\x92\x01\n\x0f\x46inishOidcLogin\x12(.espalier.auth.v1.FinishOidcLoginRequest\x1a\x1b.espalier.auth.v1.TokenPair\"8\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02(\"#/api/v1/auth/oidc/{provider}:finish:\x01*\x12\x96\x01\n\x0cLinkIdentity\x12%.espalier.auth.v1.LinkIdentityRequest\x1a .espalier.auth.v1.LinkedIdentity\"=\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02&\"!/api/v1/auth/oidc/{provider}:link:\x01*\x12\x93\x01\n\x0eListIdentities\x12\'.espalier.auth.v1.ListIdentitiesRequest\x1a(.espalier.auth.v1.ListIdentitiesResponse\".\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/me/identities\x12\x8c\x01\n\x0eUnlinkIdentity\x12\'.espalier.auth.v1.UnlinkIdentityRequest\x1a\x16.google.protobuf.Empty\"9\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\"* /api/v1/me/identities/{provider}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65spalier/auth/v1/oidc.proto\x12\x10\x65spalier.auth.v1\x1a espalier/auth/v1/resources.proto\x1a espalier/common/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\"\x1e\n\x1cListIdentityProvidersRequest\"6\n\x10IdentityProvider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"V\n\x1dListIdentityProvidersResponse\x12\x35\n\tproviders\x18\x01 \x03(\x0b\x32\".espalier.auth.v1.IdentityProvider\"3\n\x15StartOidcLoginRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\"7\n\tOidcLogin\x12\x19\n\x11\x61uthorization_url\x18\x01 \x01(\t\x12\x0f\n\x07\x62inding\x18\x02 \x01(\t\"\x96\x02\n\x16\x46inishOidcLoginRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\x12\x15\n\x04\x63ode\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80 \x12\x18\n\x05state\x18\x03 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x08\x12\x1a\n\x07\x62inding\x18\x04 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x04\x12\x0e\n\x06\x63ookie\x18\x05 \x01(\x08\x12\x17\n\x06issuer\x18\x06 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x08\x12\x16\n\x05\x65rror\x18\x07 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x08\x12\"\n\x11\x65rror_description\x18\x08 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80 \x12\x18\n\x10separate_account\x18\t \x01(\x08\x12\x14\n\x0cuntil_closed\x18\n \x01(\x08\"Z\n\x1a\x45ndProviderSessionsRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\x12 \n\x0clogout_token\x18\x02 \x01(\tB\n\xd2\xb5\x18\x06\x08\x01\x18\x80\x80\x01\"\xd3\x01\n\x13LinkIdentityRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@\x12\x15\n\x04\x63ode\x18\x02 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80 \x12\x18\n\x05state\x18\x03 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x08\x12\x1a\n\x07\x62inding\x18\x04 \x01(\tB\t\xd2\xb5\x18\x05\x08\x01\x18\x80\x04\x12\x17\n\x06issuer\x18\x05 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x08\x12\x16\n\x05\x65rror\x18\x06 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80\x08\x12\"\n\x11\x65rror_description\x18\x07 \x01(\tB\x07\xd2\xb5\x18\x03\x18\x80 \"1\n\x0eLinkedIdentity\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\"\x17\n\x15ListIdentitiesRequest\"N\n\x16ListIdentitiesResponse\x12\x34\n\nidentities\x18\x01 \x03(\x0b\x32 .espalier.auth.v1.LinkedIdentity\"3\n\x15UnlinkIdentityRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tB\x08\xd2\xb5\x18\x04\x08\x01\x18@2\x84\x08\n\x0bOidcService\x12\xa2\x01\n\x15ListIdentityProviders\x12..espalier.auth.v1.ListIdentityProvidersRequest\x1a/.espalier.auth.v1.ListIdentityProvidersResponse\"(\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/auth/providers\x12\x93\x01\n\x0eStartOidcLogin\x12\'.espalier.auth.v1.StartOidcLoginRequest\x1a\x1b.espalier.auth.v1.OidcLogin\";\x8a\xb5\x18\x06PUBLIC\x98\xb5\x18\x01\x82\xd3\xe4\x93\x02\'\"\"/api/v1/auth/oidc/{provider}:start:\x01*\x12\x92\x01\n\x0f\x46inishOidcLogin\x12(.espalier.auth.v1.FinishOidcLoginRequest\x1a\x1b.espalier.auth.v1.TokenPair\"8\x8a\xb5\x18\x06PUBLIC\x82\xd3\xe4\x93\x02(\"#/api/v1/auth/oidc/{provider}:finish:\x01*\x12g\n\x13\x45ndProviderSessions\x12,.espalier.auth.v1.EndProviderSessionsRequest\x1a\x16.google.protobuf.Empty\"\n\x8a\xb5\x18\x06PUBLIC\x12\x96\x01\n\x0cLinkIdentity\x12%.espalier.auth.v1.LinkIdentityRequest\x1a .espalier.auth.v1.LinkedIdentity\"=\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02&\"!/api/v1/auth/oidc/{provider}:link:\x01*\x12\x93\x01\n\x0eListIdentities\x12\'.espalier.auth.v1.ListIdentitiesRequest\x1a(.espalier.auth.v1.ListIdentitiesResponse\".\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/me/identities\x12\x8c\x01\n\x0eUnlinkIdentity\x12\'.espalier.auth.v1.UnlinkIdentityRequest\x1a\x16.google.protobuf.Empty\"9\x8a\xb5\x18\rAUTHENTICATED\x82\xd3\xe4\x93\x02\"* /api/v1/me/identities/{provider}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINISHOIDCLOGINREQUEST'].fields_by_name['error']._serialized_options = b'\322\265\030\003\030\200\010'
   _globals['_FINISHOIDCLOGINREQUEST'].fields_by_name['error_description']._loaded_options = None
   _globals['_FINISHOIDCLOGINREQUEST'].fields_by_name['error_description']._serialized_options = b'\322\265\030\003\030\200 '
+  _globals['_ENDPROVIDERSESSIONSREQUEST'].fields_by_name['provider']._loaded_options = None
+  _globals['_ENDPROVIDERSESSIONSREQUEST'].fields_by_name['provider']._serialized_options = b'\322\265\030\004\010\001\030@'
+  _globals['_ENDPROVIDERSESSIONSREQUEST'].fields_by_name['logout_token']._loaded_options = None
+  _globals['_ENDPROVIDERSESSIONSREQUEST'].fields_by_name['logout_token']._serialized_options = b'\322\265\030\006\010\001\030\200\200\001'
   _globals['_LINKIDENTITYREQUEST'].fields_by_name['provider']._loaded_options = None
   _globals['_LINKIDENTITYREQUEST'].fields_by_name['provider']._serialized_options = b'\322\265\030\004\010\001\030@'
   _globals['_LINKIDENTITYREQUEST'].fields_by_name['code']._loaded_options = None
@@ -73,6 +77,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OIDCSERVICE'].methods_by_name['StartOidcLogin']._serialized_options = b'\212\265\030\006PUBLIC\230\265\030\001\202\323\344\223\002\'\"\"/api/v1/auth/oidc/{provider}:start:\001*'
   _globals['_OIDCSERVICE'].methods_by_name['FinishOidcLogin']._loaded_options = None
   _globals['_OIDCSERVICE'].methods_by_name['FinishOidcLogin']._serialized_options = b'\212\265\030\006PUBLIC\202\323\344\223\002(\"#/api/v1/auth/oidc/{provider}:finish:\001*'
+  _globals['_OIDCSERVICE'].methods_by_name['EndProviderSessions']._loaded_options = None
+  _globals['_OIDCSERVICE'].methods_by_name['EndProviderSessions']._serialized_options = b'\212\265\030\006PUBLIC'
   _globals['_OIDCSERVICE'].methods_by_name['LinkIdentity']._loaded_options = None
   _globals['_OIDCSERVICE'].methods_by_name['LinkIdentity']._serialized_options = b'\212\265\030\rAUTHENTICATED\202\323\344\223\002&\"!/api/v1/auth/oidc/{provider}:link:\001*'
   _globals['_OIDCSERVICE'].methods_by_name['ListIdentities']._loaded_options = None
@@ -91,16 +97,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OIDCLOGIN']._serialized_end=460
   _globals['_FINISHOIDCLOGINREQUEST']._serialized_start=463
   _globals['_FINISHOIDCLOGINREQUEST']._serialized_end=741
-  _globals['_LINKIDENTITYREQUEST']._serialized_start=744
-  _globals['_LINKIDENTITYREQUEST']._serialized_end=955
-  _globals['_LINKEDIDENTITY']._serialized_start=957
-  _globals['_LINKEDIDENTITY']._serialized_end=1006
-  _globals['_LISTIDENTITIESREQUEST']._serialized_start=1008
-  _globals['_LISTIDENTITIESREQUEST']._serialized_end=1031
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=1033
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=1111
-  _globals['_UNLINKIDENTITYREQUEST']._serialized_start=1113
-  _globals['_UNLINKIDENTITYREQUEST']._serialized_end=1164
-  _globals['_OIDCSERVICE']._serialized_start=1167
-  _globals['_OIDCSERVICE']._serialized_end=2090
+  _globals['_ENDPROVIDERSESSIONSREQUEST']._serialized_start=743
+  _globals['_ENDPROVIDERSESSIONSREQUEST']._serialized_end=833
+  _globals['_LINKIDENTITYREQUEST']._serialized_start=836
+  _globals['_LINKIDENTITYREQUEST']._serialized_end=1047
+  _globals['_LINKEDIDENTITY']._serialized_start=1049
+  _globals['_LINKEDIDENTITY']._serialized_end=1098
+  _globals['_LISTIDENTITIESREQUEST']._serialized_start=1100
+  _globals['_LISTIDENTITIESREQUEST']._serialized_end=1123
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=1125
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=1203
+  _globals['_UNLINKIDENTITYREQUEST']._serialized_start=1205
+  _globals['_UNLINKIDENTITYREQUEST']._serialized_end=1256
+  _globals['_OIDCSERVICE']._serialized_start=1259
+  _globals['_OIDCSERVICE']._serialized_end=2287
 # @@protoc_insertion_point(module_scope)

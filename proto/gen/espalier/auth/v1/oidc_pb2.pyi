@@ -194,6 +194,32 @@ class FinishOidcLoginRequest(_message.Message):
 Global___FinishOidcLoginRequest: _TypeAlias = FinishOidcLoginRequest  # noqa: Y015
 
 @_typing.final
+class EndProviderSessionsRequest(_message.Message):
+    """Request of EndProviderSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    LOGOUT_TOKEN_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Name of the provider."""
+    logout_token: _builtins.str
+    """The logout token that the provider signed."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        logout_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logout_token", b"logout_token", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndProviderSessionsRequest: _TypeAlias = EndProviderSessionsRequest  # noqa: Y015
+
+@_typing.final
 class LinkIdentityRequest(_message.Message):
     """Request of LinkIdentity."""
 

@@ -52,6 +52,11 @@ class OidcServiceStub:
                 request_serializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.FinishOidcLoginRequest.SerializeToString,
                 response_deserializer=espalier_dot_auth_dot_v1_dot_resources__pb2.TokenPair.FromString,
                 _registered_method=True)
+        self.EndProviderSessions = channel.unary_unary(
+                '/espalier.auth.v1.OidcService/EndProviderSessions',
+                request_serializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.EndProviderSessionsRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
         self.LinkIdentity = channel.unary_unary(
                 '/espalier.auth.v1.OidcService/LinkIdentity',
                 request_serializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.LinkIdentityRequest.SerializeToString,
@@ -89,6 +94,15 @@ class OidcServiceServicer:
 
     def FinishOidcLogin(self, request, context):
         """Ends a sign-in with what the provider sent back. Makes the user at his first sign-in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndProviderSessions(self, request, context):
+        """Ends the sessions here that began by a session at a provider which has ended (OpenID Connect Back-Channel Logout 1.0).
+        A token that is wrong, or came before, is refused with OIDC_LOGOUT_NOT_TRUSTED; one about nobody here is right. Providers
+        send it as a form to POST /api/v1/auth/oidc/{provider}/backchannel-logout of the gateway, which calls this.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +146,11 @@ def add_OidcServiceServicer_to_server(servicer, server):
                     servicer.FinishOidcLogin,
                     request_deserializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.FinishOidcLoginRequest.FromString,
                     response_serializer=espalier_dot_auth_dot_v1_dot_resources__pb2.TokenPair.SerializeToString,
+            ),
+            'EndProviderSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndProviderSessions,
+                    request_deserializer=espalier_dot_auth_dot_v1_dot_oidc__pb2.EndProviderSessionsRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'LinkIdentity': grpc.unary_unary_rpc_method_handler(
                     servicer.LinkIdentity,
@@ -231,6 +250,33 @@ class OidcService:
             '/espalier.auth.v1.OidcService/FinishOidcLogin',
             espalier_dot_auth_dot_v1_dot_oidc__pb2.FinishOidcLoginRequest.SerializeToString,
             espalier_dot_auth_dot_v1_dot_resources__pb2.TokenPair.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndProviderSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.auth.v1.OidcService/EndProviderSessions',
+            espalier_dot_auth_dot_v1_dot_oidc__pb2.EndProviderSessionsRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,11 @@ class OidcServiceStub:
     """Begins a sign-in at an identity provider."""
     FinishOidcLogin: _grpc.UnaryUnaryMultiCallable[_oidc_pb2.FinishOidcLoginRequest, _resources_pb2.TokenPair]
     """Ends a sign-in with what the provider sent back. Makes the user at his first sign-in."""
+    EndProviderSessions: _grpc.UnaryUnaryMultiCallable[_oidc_pb2.EndProviderSessionsRequest, _empty_pb2.Empty]
+    """Ends the sessions here that began by a session at a provider which has ended (OpenID Connect Back-Channel Logout 1.0).
+    A token that is wrong, or came before, is refused with OIDC_LOGOUT_NOT_TRUSTED; one about nobody here is right. Providers
+    send it as a form to POST /api/v1/auth/oidc/{provider}/backchannel-logout of the gateway, which calls this.
+    """
     LinkIdentity: _grpc.UnaryUnaryMultiCallable[_oidc_pb2.LinkIdentityRequest, _oidc_pb2.LinkedIdentity]
     """Lets the signed-in user sign in with the provider from now on; takes what the provider sent back."""
     ListIdentities: _grpc.UnaryUnaryMultiCallable[_oidc_pb2.ListIdentitiesRequest, _oidc_pb2.ListIdentitiesResponse]
@@ -59,6 +64,11 @@ class OidcServiceAsyncStub(OidcServiceStub):
     """Begins a sign-in at an identity provider."""
     FinishOidcLogin: _aio.UnaryUnaryMultiCallable[_oidc_pb2.FinishOidcLoginRequest, _resources_pb2.TokenPair]  # type: ignore[assignment]
     """Ends a sign-in with what the provider sent back. Makes the user at his first sign-in."""
+    EndProviderSessions: _aio.UnaryUnaryMultiCallable[_oidc_pb2.EndProviderSessionsRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Ends the sessions here that began by a session at a provider which has ended (OpenID Connect Back-Channel Logout 1.0).
+    A token that is wrong, or came before, is refused with OIDC_LOGOUT_NOT_TRUSTED; one about nobody here is right. Providers
+    send it as a form to POST /api/v1/auth/oidc/{provider}/backchannel-logout of the gateway, which calls this.
+    """
     LinkIdentity: _aio.UnaryUnaryMultiCallable[_oidc_pb2.LinkIdentityRequest, _oidc_pb2.LinkedIdentity]  # type: ignore[assignment]
     """Lets the signed-in user sign in with the provider from now on; takes what the provider sent back."""
     ListIdentities: _aio.UnaryUnaryMultiCallable[_oidc_pb2.ListIdentitiesRequest, _oidc_pb2.ListIdentitiesResponse]  # type: ignore[assignment]
@@ -92,6 +102,17 @@ class OidcServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.TokenPair, _abc.Awaitable[_resources_pb2.TokenPair]]:
         """Ends a sign-in with what the provider sent back. Makes the user at his first sign-in."""
+
+    @_abc_1.abstractmethod
+    def EndProviderSessions(
+        self,
+        request: _oidc_pb2.EndProviderSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Ends the sessions here that began by a session at a provider which has ended (OpenID Connect Back-Channel Logout 1.0).
+        A token that is wrong, or came before, is refused with OIDC_LOGOUT_NOT_TRUSTED; one about nobody here is right. Providers
+        send it as a form to POST /api/v1/auth/oidc/{provider}/backchannel-logout of the gateway, which calls this.
+        """
 
     @_abc_1.abstractmethod
     def LinkIdentity(

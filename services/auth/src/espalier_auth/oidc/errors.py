@@ -1,7 +1,7 @@
 """What goes wrong with single sign-on, one line each.
 
 NotFound            ProviderNotFound · IdentityNotFound
-Unauthenticated     LoginExpired · ProviderRefused · ProviderUntrusted · SignInTooWeak · UserDisabled
+Unauthenticated     LoginExpired · LogoutRefused · ProviderRefused · ProviderUntrusted · SignInTooWeak · UserDisabled
 FailedPrecondition  OnlyWayIn
 AlreadyExists       AccountExists · IdentityTaken · LinkedAlready
 InvalidArgument     IncompleteAnswer
@@ -74,6 +74,15 @@ class ProviderUntrusted(Unauthenticated):
             f"What {provider} sent cannot be trusted: {cause}. Begin again; if it stays, an administrator compares "
             "the provider's settings with ESPALIER_OIDC_PROVIDERS."
         )
+
+
+class LogoutRefused(Unauthenticated):
+    """What came as a logout token ends no session."""
+
+    reason = "OIDC_LOGOUT_NOT_TRUSTED"
+
+    def __init__(self, provider: str, cause: str) -> None:
+        super().__init__(f"What came as a logout token of {provider} cannot be trusted: {cause}.")
 
 
 class SignInTooWeak(Unauthenticated):

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, LargeBinary
+from sqlalchemy import ForeignKey, Index, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from espalier_auth.models import Base
@@ -35,4 +35,35 @@ class FinishedLogin(Base):
     __tablename__ = "finished_oidc_logins"
 
     state_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ProviderSession(Base):
+    """The session at a provider by which one here began, so that it ends with that one."""
+
+    __tablename__ = "provider_sessions"
+
+    session_id: Mapped[Id] = mapped_column(ForeignKey("login_sessions.id", ondelete="CASCADE"), primary_key=True)
+    issuer: Mapped[str]
+    subject: Mapped[str]
+    # The provider's name of its session; empty where it said none.
+    sid: Mapped[str]
+    __table_args__ = (
+        Index("ix_provider_sessions_issuer_subject", "issuer", "subject"),
+        Index("ix_provider_sessions_issuer_sid", "issuer", "sid"),
+    )
+
+
+class ProviderLogout(Base):
+    """A logout token that was followed, so that it is once, and that no sign-in from before it begins a session."""
+
+    __tablename__ = "provider_logouts"
+
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    issuer: Mapped[str]
+    # Empty where the token named none.
+    subject: Mapped[str]
+    sid: Mapped[str]
+    issued_at: Mapped[datetime]
+    # From then on no id_token is young enough that was made before it.
     expires_at: Mapped[datetime] = mapped_column(index=True)

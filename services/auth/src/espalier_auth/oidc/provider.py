@@ -5,17 +5,25 @@ All answers are small, come within seconds and from no other address than the on
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from espalier_auth.oidc.errors import ProviderRefused, ProviderUnavailable, ProviderUntrusted, SignInTooWeak
-from espalier_auth.oidc.id_token import Claims, Expectation, IdTokenError, UnknownKey, verify_id_token
+from espalier_auth.oidc.errors import (
+    LogoutRefused,
+    ProviderRefused,
+    ProviderUnavailable,
+    ProviderUntrusted,
+    SignInTooWeak,
+)
+from espalier_auth.oidc.id_token import Expectation, verify_id_token
 from espalier_auth.oidc.login_state import PendingLogin
+from espalier_auth.oidc.logout_token import Logout, require_type, verify_logout_token
 from espalier_auth.oidc.providers import ProviderSettings, is_safe_url
+from espalier_auth.oidc.signed_token import Claims, TokenError, Trust, UnknownKey
 from espalier_common.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -31,6 +39,9 @@ FAILURE_SECONDS = 3.0
 
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
+Keys = Sequence[Mapping[str, Any]]
+_Checked = TypeVar("_Checked")
+
 _log = get_logger(__name__)
 
 
@@ -39,7 +50,7 @@ class _Known:
     """What the provider said about itself, and when."""
 
     metadata: Mapping[str, Any]
-    keys: Sequence[Mapping[str, Any]]
+    keys: Keys
     read_at: float = field(default_factory=time.monotonic)
 
 
@@ -89,6 +100,17 @@ class Provider:
         # What is signed for us wins.
         return {**about, **claims}
 
+    async def read_logout(self, token: str) -> Logout:
+        """What a logout token says. Raises LogoutRefused, and what asking the provider for its keys raises."""
+        try:
+            require_type(token)
+            known = await self._know()
+            trust = self._trust(known)
+            return await self._with_keys(known, lambda keys: verify_logout_token(token, keys, trust))
+        except TokenError as error:
+            _log.warning("logout token refused", provider=self.settings.name, cause=str(error))
+            raise LogoutRefused(self.settings.title, str(error)) from error
+
     async def close(self) -> None:
         """Ends the connections."""
         if self._http is not None:
@@ -117,24 +139,32 @@ class Provider:
         return answer
 
     async def _verify(self, known: _Known, token: object, pending: PendingLogin) -> Claims:
-        announced = known.metadata.get("id_token_signing_alg_values_supported", ["RS256"])
-        expected = Expectation(
-            issuer=self.settings.issuer,
-            client_id=self.settings.client_id,
-            nonce=pending.nonce,
-            algorithms=frozenset(self.settings.algorithms).intersection(announced),
-        )
         if not isinstance(token, str):
             raise ProviderUntrusted(self.settings.title, "its answer has no id_token")
+        trust = self._trust(known)
+        expected = Expectation(
+            issuer=trust.issuer, client_id=trust.client_id, algorithms=trust.algorithms, nonce=pending.nonce
+        )
         try:
-            try:
-                return verify_id_token(token, known.keys, expected)
-            except UnknownKey:
-                # It may have changed its keys since we asked.
-                return verify_id_token(token, (await self._know(newer_than=KEYS_PAUSE)).keys, expected)
-        except IdTokenError as error:
+            return await self._with_keys(known, lambda keys: verify_id_token(token, keys, expected))
+        except TokenError as error:
             _log.warning("id_token refused", provider=self.settings.name, cause=str(error))
             raise ProviderUntrusted(self.settings.title, str(error)) from error
+
+    def _trust(self, known: _Known) -> Trust:
+        announced = known.metadata.get("id_token_signing_alg_values_supported", ["RS256"])
+        return Trust(
+            issuer=self.settings.issuer,
+            client_id=self.settings.client_id,
+            algorithms=frozenset(self.settings.algorithms).intersection(announced),
+        )
+
+    async def _with_keys(self, known: _Known, check: Callable[[Keys], _Checked]) -> _Checked:
+        try:
+            return check(known.keys)
+        except UnknownKey:
+            # It may have changed its keys since we asked.
+            return check((await self._know(newer_than=KEYS_PAUSE)).keys)
 
     def _require_strength(self, claims: Claims) -> None:
         """What was asked for is a wish to the provider (OpenID Connect Core 3.1.2.1), so what it made of it is read."""

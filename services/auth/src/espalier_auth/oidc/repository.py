@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from espalier_auth.models import User
-from espalier_auth.oidc.models import ExternalIdentity, FinishedLogin
+from espalier_auth.models import LoginSession, User
+from espalier_auth.oidc.models import ExternalIdentity, FinishedLogin, ProviderLogout, ProviderSession
 
 
 def lock_identity(session: Session, *, issuer: str, subject: str) -> ExternalIdentity | None:
@@ -49,3 +49,41 @@ def finish_login(session: Session, *, state_hash: bytes, expires_at: datetime, n
     statement = insert(FinishedLogin).values(state_hash=state_hash, expires_at=expires_at)
     marked = statement.on_conflict_do_nothing().returning(FinishedLogin.state_hash)
     return session.scalars(marked).one_or_none() is not None
+
+
+def lock_sessions_of(session: Session, issuer: str) -> None:
+    """Lets a sign-in and a logout of one provider wait for one another, so that the later sees what the other did."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"provider sessions {issuer}"))))
+
+
+def follow_logout(session: Session, logout: ProviderLogout, *, now: datetime) -> bool:
+    """Uses a logout token up; False when it was already. Forgets those that would be too old anyway."""
+    session.execute(delete(ProviderLogout).where(ProviderLogout.expires_at < now))
+    values = {column.key: getattr(logout, column.key) for column in ProviderLogout.__table__.columns}
+    added = insert(ProviderLogout).values(values).on_conflict_do_nothing().returning(ProviderLogout.token_hash)
+    return session.scalars(added).one_or_none() is not None
+
+
+def list_living_sessions(session: Session, logout: ProviderLogout) -> Sequence[tuple[str, str]]:
+    """Ids of the sessions that a logout is about and that go on, each with its user's."""
+    about = [ProviderSession.issuer == logout.issuer]
+    if logout.subject:
+        about.append(ProviderSession.subject == logout.subject)
+    if logout.sid:
+        # One of the subject of which the provider told no name may be the one.
+        about.append(ProviderSession.sid.in_([logout.sid, ""] if logout.subject else [logout.sid]))
+    living = (LoginSession.id == ProviderSession.session_id, LoginSession.revoked_at.is_(None))
+    found = select(LoginSession.id, LoginSession.user_id).where(*about, *living)
+    return session.execute(found.order_by(LoginSession.id)).tuples().all()
+
+
+def has_ended(session: Session, begun: ProviderSession, *, since: datetime) -> bool:
+    """Whether a logout from this moment on is about a session: the rule of `list_living_sessions`, seen from there."""
+    of_subject = ProviderLogout.subject == begun.subject
+    if begun.sid:
+        of_session = and_(ProviderLogout.subject == "", ProviderLogout.sid == begun.sid)
+        of_subject = or_(and_(of_subject, ProviderLogout.sid.in_(["", begun.sid])), of_session)
+    found = select(ProviderLogout.token_hash).where(
+        ProviderLogout.issuer == begun.issuer, ProviderLogout.issued_at >= since, of_subject
+    )
+    return session.scalars(found.limit(1)).first() is not None

@@ -5,25 +5,29 @@ Handlers that ask a provider are coroutines: while they wait they hold neither a
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from google.protobuf.empty_pb2 import Empty
+from sqlalchemy.orm import Session
 
 from espalier.auth.v1 import oidc_pb2, oidc_pb2_grpc, resources_pb2
 from espalier_auth.caller import current_person
 from espalier_auth.models import User
 from espalier_auth.oidc.errors import IncompleteAnswer, LoginExpired, ProviderNotFound, ProviderRefused
-from espalier_auth.oidc.id_token import Claims
 from espalier_auth.oidc.login_state import LoginStates, PendingLogin
+from espalier_auth.oidc.logout_token import Logout
 from espalier_auth.oidc.models import ExternalIdentity
 from espalier_auth.oidc.provider import Provider
+from espalier_auth.oidc.provider_sessions import end_sessions, note_session
 from espalier_auth.oidc.service import SingleSignOn
+from espalier_auth.oidc.signed_token import Claims
 from espalier_auth.service import require_recent_sign_in
 from espalier_common.db import Database
 from espalier_common.identity import Principal
 from espalier_common.rpc.server import ServicerEntry
 
-BeginSession = Callable[[User], Awaitable[resources_pb2.TokenPair]]
-"""Begins a session of a user whom somebody else has vouched for."""
+BeginSession = Callable[[User, Callable[[Session, str], None]], Awaitable[resources_pb2.TokenPair]]
+"""Begins a session of a user whom somebody else has vouched for; what is noted of it goes into its transaction."""
 
 _Answer = oidc_pb2.FinishOidcLoginRequest | oidc_pb2.LinkIdentityRequest
 
@@ -66,7 +70,13 @@ class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
         provider = self._find(request.provider)
         claims = await self._identify(provider, request)
         user = await asyncio.to_thread(self._admit, provider, claims, request.separate_account)
-        return await self._begin_session(user)
+        return await self._begin_session(user, partial(self._note_session, provider, claims))
+
+    async def EndProviderSessions(self, request: oidc_pb2.EndProviderSessionsRequest, context: object) -> Empty:
+        provider = self._find(request.provider)
+        logout = await provider.read_logout(request.logout_token)
+        await asyncio.to_thread(self._end_sessions, provider, logout)
+        return Empty()
 
     async def LinkIdentity(self, request: oidc_pb2.LinkIdentityRequest, context: object) -> oidc_pb2.LinkedIdentity:
         principal = current_person()
@@ -121,6 +131,13 @@ class OidcRpc(oidc_pb2_grpc.OidcServiceServicer):
     def _finish(self, pending: PendingLogin) -> None:
         with self._database.transaction() as session:
             self._single_sign_on.finish(session, pending)
+
+    def _end_sessions(self, provider: Provider, logout: Logout) -> None:
+        with self._database.transaction() as session:
+            end_sessions(session, provider.settings, logout)
+
+    def _note_session(self, provider: Provider, claims: Claims, session: Session, session_id: str) -> None:
+        note_session(session, session_id, provider.settings, claims)
 
     def _admit(self, provider: Provider, claims: Claims, separate: bool) -> User:
         with self._database.transaction() as session:

@@ -26,10 +26,10 @@ from espalier_auth.oidc.errors import (
     OnlyWayIn,
     UserDisabled,
 )
-from espalier_auth.oidc.id_token import Claims
 from espalier_auth.oidc.login_state import PendingLogin
 from espalier_auth.oidc.models import ExternalIdentity
 from espalier_auth.oidc.providers import ProviderSettings
+from espalier_auth.oidc.signed_token import Claims
 from espalier_auth.roles import ADMIN
 from espalier_auth.service import NewUser, Publish, Users
 from espalier_auth.sessions.repository import revoke_tokens_before

@@ -5,6 +5,7 @@ neither a thread that answers others nor a database connection.
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from google.protobuf.empty_pb2 import Empty
@@ -79,14 +80,18 @@ class AuthRpc(service_pb2_grpc.AuthServiceServicer):
         token = self._tokens.for_service(request.service, request.secret)
         return service_pb2.ServiceToken(access_token=token.text, expires_in=token.expires_in)
 
-    async def begin_session(self, user: User) -> resources_pb2.TokenPair:
-        """Begins a session of a user, as he was read when somebody else vouched for him. Raises InvalidCredentials."""
-        return await asyncio.to_thread(self._begin_vouched, user)
+    async def begin_session(self, user: User, note: Callable[[Session, str], None]) -> resources_pb2.TokenPair:
+        """Begins a session of a user, as he was read when somebody else vouched for him; `note` is given its id.
 
-    def _begin_vouched(self, user: User) -> resources_pb2.TokenPair:
+        Raises InvalidCredentials, and what `note` raises.
+        """
+        return await asyncio.to_thread(self._begin_vouched, user, note)
+
+    def _begin_vouched(self, user: User, note: Callable[[Session, str], None]) -> resources_pb2.TokenPair:
         self._tokens.prepare()
         with self._database.transaction() as session:
             continuation = self._sessions.begin(session, user, client=current_client())
+            note(session, continuation.session_id)
         return self._to_pair(continuation)
 
     def _begin_session(self, passed: Passed, request: service_pb2.LoginRequest) -> resources_pb2.TokenPair:
