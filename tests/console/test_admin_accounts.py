@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from administration import Administration, choose, dialog, row, submit
-from browsing import PASSWORD, ConsolePlatform, Windows, fill_in, heading, sign_in
+from browsing import PASSWORD, ConsolePlatform, Windows, check_accessibility, fill_in, heading, sign_in
 from platform_process import Api
 from playwright.async_api import Route, expect
 
@@ -138,6 +138,17 @@ async def test_users_are_found_by_what_they_sign_in_with(administration: Adminis
     await expect(page.get_by_text("No user fits these filters.")).to_be_visible()
     await choose(page, factor, "Has no second factor")
     await expect(found).to_be_visible()
+
+    # Which columns one looks at is kept by the browser.
+    await expect(page.get_by_role("columnheader", name="Groups")).to_be_visible()
+    await page.get_by_text("Columns", exact=True).click()
+    await page.get_by_role("group", name="Columns that are shown").get_by_label("Groups").uncheck()
+    await check_accessibility(page)
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("group", name="Columns that are shown")).to_be_hidden()
+    await page.reload()
+    await expect(found).to_be_visible()
+    await expect(page.get_by_role("columnheader", name="Groups")).to_have_count(0)
 
 
 async def test_all_sessions_of_a_user_end(administration: Administration, platform: ConsolePlatform) -> None:
