@@ -1,6 +1,9 @@
 import json
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from espalier_auth.settings import AuthSettings
 from espalier_client.local import secrets, table
 from espalier_client.local.layout import Layout
 from espalier_client.local.table import SERVICES, Told
@@ -49,7 +52,9 @@ def test_a_master_key_put_aside_as_the_former_one_is_followed_by_a_new_one_and_t
 
 
 def test_what_is_for_auth_alone_reaches_no_other_service() -> None:
-    secrets = ("ESPALIER_OIDC_PROVIDERS", "ESPALIER_AUDIT_FORWARD_URL", "ESPALIER_AUDIT_FORWARD_SECRET")
+    fields = AuthSettings.model_fields.items()
+    own = {f"ESPALIER_{name.upper()}" for name, field in fields if field.annotation is SecretStr}
+    secrets = (own | {"ESPALIER_AUDIT_FORWARD_URL"}) - {"ESPALIER_SERVICE_SECRET"}  # each service has that one
     operator = table.defaults({"gateway": 7000}) | {"ESPALIER_LOG_LEVEL": "debug"} | dict.fromkeys(secrets, "x")
     told_to = {service.name: table.meant_for(service, operator) for service in SERVICES}
     for secret in secrets:

@@ -78,7 +78,10 @@ OWN_VARIABLES = frozenset({"ESPALIER_SERVER", "ESPALIER_USERNAME", "ESPALIER_PAS
 # What whoever calls the command sets for auth alone: secrets, or where they are.
 AUTH_VARIABLES = frozenset(
     {
+        "ESPALIER_MASTER_KEY",
+        "ESPALIER_FORMER_MASTER_KEY",
         "ESPALIER_ADMIN_PASSWORD",
+        "ESPALIER_SMTP_PASSWORD",
         "ESPALIER_OIDC_PROVIDERS",
         "ESPALIER_AUDIT_FORWARD_URL",
         "ESPALIER_AUDIT_FORWARD_SECRET",
