@@ -5,13 +5,19 @@ with connect("127.0.0.1:7002", token) as espalier:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from espalier.auth.v1.access_pb2_grpc import ApiKeyServiceStub, GroupServiceStub, RoleServiceStub
+from espalier.auth.v1.audit_pb2_grpc import AuditServiceStub
+from espalier.auth.v1.registration_pb2_grpc import RegistrationServiceStub
+from espalier.auth.v1.second_factor_pb2_grpc import SecondFactorServiceStub
 from espalier.auth.v1.service_pb2_grpc import AuthServiceStub, UserServiceStub
+from espalier.auth.v1.sessions_pb2_grpc import SessionServiceStub
+from espalier.auth.v1.settings_pb2_grpc import SettingServiceStub
+from espalier.auth.v1.usage_pb2_grpc import QuotaServiceStub, UsageServiceStub
+from espalier.chat.v1.completion_pb2_grpc import CompletionServiceStub
 from espalier.chat.v1.service_pb2_grpc import ChatServiceStub
 from espalier.eval.v1.service_pb2_grpc import EvalServiceStub
 from espalier.model_registry.v1.service_pb2_grpc import DeploymentServiceStub, ModelServiceStub
@@ -22,23 +28,31 @@ from espalier.training_orchestrator.v1.run_service_pb2_grpc import RunServiceStu
 MAX_MESSAGE_BYTES = 16 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
 class Connection:
-    """The stubs of every public service. A service answers at its own address: use those of the one connected to."""
+    """The stubs of the public services. A service answers at its own address: use those of the one connected to."""
 
-    channel: grpc.Channel
-    auth: AuthServiceStub
-    users: UserServiceStub
-    roles: RoleServiceStub
-    groups: GroupServiceStub
-    api_keys: ApiKeyServiceStub
-    datasets: DatasetServiceStub
-    runs: RunServiceStub
-    models: ModelServiceStub
-    deployments: DeploymentServiceStub
-    chat: ChatServiceStub
-    evaluations: EvalServiceStub
-    prompts: PromptServiceStub
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+        self.auth = AuthServiceStub(channel)
+        self.users = UserServiceStub(channel)
+        self.sessions = SessionServiceStub(channel)
+        self.second_factor = SecondFactorServiceStub(channel)
+        self.registration = RegistrationServiceStub(channel)
+        self.roles = RoleServiceStub(channel)
+        self.groups = GroupServiceStub(channel)
+        self.api_keys = ApiKeyServiceStub(channel)
+        self.settings = SettingServiceStub(channel)
+        self.usage = UsageServiceStub(channel)
+        self.quotas = QuotaServiceStub(channel)
+        self.audit = AuditServiceStub(channel)
+        self.datasets = DatasetServiceStub(channel)
+        self.runs = RunServiceStub(channel)
+        self.models = ModelServiceStub(channel)
+        self.deployments = DeploymentServiceStub(channel)
+        self.chat = ChatServiceStub(channel)
+        self.completions = CompletionServiceStub(channel)
+        self.evaluations = EvalServiceStub(channel)
+        self.prompts = PromptServiceStub(channel)
 
     def __enter__(self) -> "Connection":
         return self
@@ -59,21 +73,7 @@ def connect(address: str, token: str = "", *, root_certificates: bytes | None = 
         channel = grpc.insecure_channel(address, options)
     if token:
         channel = grpc.intercept_channel(channel, _Bearer(token))
-    return Connection(
-        channel=channel,
-        auth=AuthServiceStub(channel),
-        users=UserServiceStub(channel),
-        roles=RoleServiceStub(channel),
-        groups=GroupServiceStub(channel),
-        api_keys=ApiKeyServiceStub(channel),
-        datasets=DatasetServiceStub(channel),
-        runs=RunServiceStub(channel),
-        models=ModelServiceStub(channel),
-        deployments=DeploymentServiceStub(channel),
-        chat=ChatServiceStub(channel),
-        evaluations=EvalServiceStub(channel),
-        prompts=PromptServiceStub(channel),
-    )
+    return Connection(channel)
 
 
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):

@@ -1,7 +1,7 @@
 """Finds things by what people type: an id, the beginning of an id, or a name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from espalier_client.api import Api
@@ -41,28 +41,18 @@ def dataset_id(api: Api, reference: str) -> str:
 
 def dataset_version_id(api: Api, reference: str) -> str:
     """Id of a dataset version: its id, or NAME for the newest version of a dataset, or NAME:2 for its second."""
-    if UUID.fullmatch(reference):
-        return reference
-    name, _, number = reference.rpartition(":") if re.search(r":\d+$", reference) else (reference, "", "")
-    dataset = dataset_id(api, name)
-    versions = list(api.all(f"/api/v1/training/datasets/{dataset}/versions", "versions"))
-    wanted = [item for item in versions if not number or item["version"] == int(number)]
-    if not wanted:
-        raise NotFound(f"The dataset {name!r} has no version{' ' + number if number else ' yet'}.")
-    return str(max(wanted, key=lambda item: int(item["version"]))["id"])
+    return _version_id(
+        reference,
+        "dataset",
+        lambda name: api.all(f"/api/v1/training/datasets/{dataset_id(api, name)}/versions", "versions"),
+    )
 
 
 def model_version_id(api: Api, reference: str) -> str:
     """Id of a model version: its id, or NAME for the newest version of a model, or NAME:2 for its second."""
-    if UUID.fullmatch(reference):
-        return reference
-    name, _, number = reference.rpartition(":") if re.search(r":\d+$", reference) else (reference, "", "")
-    model = model_id(api, name)
-    versions = list(api.all(f"/api/v1/models/{model}/versions", "versions"))
-    wanted = [item for item in versions if not number or item["version"] == int(number)]
-    if not wanted:
-        raise NotFound(f"The model {name!r} has no version{' ' + number if number else ' yet'}.")
-    return str(max(wanted, key=lambda item: int(item["version"]))["id"])
+    return _version_id(
+        reference, "model", lambda name: api.all(f"/api/v1/models/{model_id(api, name)}/versions", "versions")
+    )
 
 
 def user_id(api: Api, reference: str) -> str:
@@ -83,6 +73,16 @@ def group_names(api: Api) -> dict[str, str]:
         return {str(group["id"]): str(group["name"]) for group in api.all("/api/v1/groups", "groups")}
     except PermissionDenied:
         return {}
+
+
+def _version_id(reference: str, what: str, versions_of: Callable[[str], Iterable[Any]]) -> str:
+    if UUID.fullmatch(reference):
+        return reference
+    name, _, number = reference.rpartition(":") if re.search(r":\d+$", reference) else (reference, "", "")
+    wanted = [item for item in versions_of(name) if not number or item["version"] == int(number)]
+    if not wanted:
+        raise NotFound(f"The {what} {name!r} has no version{' ' + number if number else ' yet'}.")
+    return str(max(wanted, key=lambda item: int(item["version"]))["id"])
 
 
 def _id(reference: str, what: str, items: Any) -> str:
