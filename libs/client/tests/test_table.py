@@ -63,7 +63,8 @@ def test_what_is_for_auth_alone_reaches_no_other_service() -> None:
 
 
 def test_no_secret_of_the_caller_reaches_a_service() -> None:
-    environment = {"ESPALIER_PASSWORD": "x", "ESPALIER_TOKEN": "y", "ESPALIER_LOG_LEVEL": "debug", "PYTHONPATH": "/z"}
+    own = ("PASSWORD", "NEW_PASSWORD", "CODE", "TOKEN")
+    environment = {f"ESPALIER_{name}": "x" for name in own} | {"ESPALIER_LOG_LEVEL": "debug", "PYTHONPATH": "/z"}
     assert table.operator_settings(environment) == {"ESPALIER_LOG_LEVEL": "debug"}
     assert not {"PYTHONPATH", "ESPALIER_TOKEN"} & set(table.inherited(environment))
     assert table.inherited(environment | {"GRPC_EXPERIMENTS": ""})["GRPC_EXPERIMENTS"] == "", "the operator's counts"

@@ -73,7 +73,17 @@ SERVICES = (
 NAMES = (POSTGRES, NATS, *(service.name for service in SERVICES))
 
 # What the command itself reads; no service sees it.
-OWN_VARIABLES = frozenset({"ESPALIER_SERVER", "ESPALIER_USERNAME", "ESPALIER_PASSWORD", "ESPALIER_TOKEN"})
+OWN_VARIABLES = frozenset(
+    {
+        "ESPALIER_SERVER",
+        "ESPALIER_USERNAME",
+        "ESPALIER_PASSWORD",
+        "ESPALIER_NEW_PASSWORD",
+        "ESPALIER_CODE",
+        "ESPALIER_TOKEN",
+        "ESPALIER_DEBUG",
+    }
+)
 
 # What whoever calls the command sets for auth alone: secrets, or where they are.
 AUTH_VARIABLES = frozenset(
