@@ -12,6 +12,7 @@ from nats.js.errors import NotFoundError
 from espalier.auth.v1 import audit_pb2
 from espalier_common.bus import AUDIT, Bus
 from espalier_common.errors import Unauthenticated, Unavailable
+from espalier_common.identity import Principal
 from espalier_common.nats_client import client_type
 from espalier_gateway import audit_trail
 from espalier_gateway.audit_trail import AuditTrail
@@ -71,9 +72,18 @@ def trail(kept: Kept, clock: Clock) -> AuditTrail:
     return AuditTrail(Clients(GatewaySettings(listen="127.0.0.1:8080"), None), kept, clock=clock)
 
 
-def refuse(trail: AuditTrail, *, address: str = "192.0.2.1", error: Any = None, path: str = "/api/v1/users") -> None:
-    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "client": (address, 1)}
+def refuse(
+    trail: AuditTrail,
+    *,
+    address: str = "192.0.2.1",
+    error: Any = None,
+    path: str = "/api/v1/users",
+    method: str = "POST",
+    caller: Principal | None = None,
+) -> None:
+    scope = {"type": "http", "method": method, "path": path, "headers": [], "client": (address, 1)}
     found = Exchange("request-1", route="espalier.auth.v1.UserService.CreateUser", error=error or CsrfRefused("no"))
+    found.caller = caller
     trail.note(scope, found, 403)
 
 
@@ -112,6 +122,20 @@ async def test_another_reason_address_or_action_is_told_apart(trail: AuditTrail,
     refuse(trail, error=Unauthenticated("no"))
     await trail.tell()
     assert len(kept.take()) == 3
+
+
+async def test_a_known_caller_is_told_with_all_that_he_wanted_and_others_make_up_no_events(
+    trail: AuditTrail, kept: Kept
+) -> None:
+    vera = Principal("vera", name="vera", kind="user", roles=(), permissions=frozenset(), scope="own")
+    for path in ("/api/v1/files/1", "/api/v1/files/2"):
+        refuse(trail, path=path, method="GET", caller=vera)
+        refuse(trail, path=path, method="DELETE", caller=vera)
+        refuse(trail, path=path)
+    await trail.tell()
+    events = kept.take()
+    assert [event.target for event in events if event.actor_id] == ["files/1", "files/1", "files/2", "files/2"]
+    assert len(events) == 5
 
 
 async def test_a_flood_from_many_addresses_makes_few_events_and_little_memory(

@@ -190,7 +190,8 @@ class AuditTrail:
     def _note_refusal(self, scope: Scope, exchange: Exchange, error: EspalierError, status: int) -> None:
         request = Request(scope)
         address, action = storable(self._clients.client_of(request).address)[:100], _action(exchange)
-        actor = exchange.caller.subject if exchange.caller else ""
+        # Whoever is known is told with each thing that he wanted; of others a path is what they made up.
+        what = (exchange.caller.subject, _target(scope, exchange)) if exchange.caller else ()
 
         def make() -> audit_pb2.AuditEvent:
             event = _event(scope, exchange, address=address)
@@ -198,7 +199,7 @@ class AuditTrail:
             event.after = _json({"method": request.method[:20], "status": status})
             return event
 
-        if self._window.count((address, error.reason, action, actor), make):
+        if self._window.count((address, error.reason, action, request.method[:20], *what), make):
             self._wake.set()
 
     def _note_change(self, scope: Scope, exchange: Exchange) -> None:
@@ -241,14 +242,11 @@ def _action(exchange: Exchange) -> str:
 
 
 def _event(scope: Scope, exchange: Exchange, *, address: str) -> audit_pb2.AuditEvent:
-    path: str = scope["path"].removeprefix("/").removeprefix("api/v1/")
-    path = f"{path}/{exchange.made}" if exchange.made else path
     event = audit_pb2.AuditEvent(
         id=new_id(),
         service="gateway",
         action=_action(exchange),
-        # Of a path that nobody vouches for no more than is needed to find it.
-        target=storable(path)[:200] if exchange.route else "",
+        target=_target(scope, exchange),
         address=address,
         request_id=exchange.request_id,
     )
@@ -257,6 +255,13 @@ def _event(scope: Scope, exchange: Exchange, *, address: str) -> audit_pb2.Audit
     if principal is not None:
         event.actor_id, event.actor_name = principal.subject, principal.name
     return event
+
+
+def _target(scope: Scope, exchange: Exchange) -> str:
+    """Of a path that nobody vouches for no more than is needed to find it."""
+    path: str = scope["path"].removeprefix("/").removeprefix("api/v1/")
+    path = f"{path}/{exchange.made}" if exchange.made else path
+    return storable(path)[:200] if exchange.route else ""
 
 
 def _json(values: dict[str, object]) -> str:
