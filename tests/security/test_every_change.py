@@ -19,10 +19,11 @@ REFUSALS_ALONE = {
     "OidcService.StartOidcLogin": "a sign-in that only begins changes nothing; anybody can begin one",
     "RunService.PlanRun": "a dry run changes nothing",
 }
-# Without a route: services call them in consequence of something that is told already, or to read.
+# Without a route of their own: called in consequence of something that is told already, to read, or told always.
 BETWEEN_SERVICES = {
     "ApiKeyService.ExchangeApiKey": "reads; the use of a key is kept with the key, and what it does is told",
     "GroupService.ListPeers": "reads",
+    "OidcService.EndProviderSessions": "providers send a form; told always: services/auth/tests/oidc",
     "AuthService.IssueServiceToken": "each service's own, every few minutes; a wrong secret is a refusal and told",
     "RevocationService.ListRevocations": "reads, every other second",
     "CompletionService.CreateCompletion": "keeps nothing but what it used, in the ledger; a refusal is told",
@@ -37,7 +38,6 @@ BETWEEN_SERVICES = {
 # Cannot be called on this platform; where their events are looked at instead.
 ELSEWHERE = {
     "OidcService.FinishOidcLogin": "needs a provider: services/auth/tests/oidc",
-    "OidcService.EndProviderSessions": "needs a provider: services/auth/tests/oidc",
     "OidcService.LinkIdentity": "needs a provider: services/auth/tests/oidc",
     "OidcService.UnlinkIdentity": "needs a provider: services/auth/tests/oidc",
     "RegistrationService.ForgotPassword": "needs a mail server: services/auth/tests/test_registration.py",

@@ -1,6 +1,7 @@
 """What ends at the provider ends here: sessions, their tokens, and sign-ins that are on their way."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,8 +16,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
+from sqlalchemy import select
 
-from espalier.auth.v1 import oidc_pb2, service_pb2
+from espalier.auth.v1 import audit_pb2, oidc_pb2, service_pb2
 from espalier_auth.models import LoginSession
 from espalier_auth.oidc.errors import LoginExpired, LogoutRefused
 from espalier_auth.oidc.logout_token import EVENT, Logout, verify_logout_token
@@ -25,6 +27,7 @@ from espalier_auth.oidc.providers import ProviderSettings
 from espalier_auth.oidc.signed_token import TokenError, Trust
 from espalier_common.db import utc_now
 from espalier_common.rpc.status import from_rpc_error
+from espalier_common.tables import outbox
 
 from .provider_process import ADA, RealProvider, Relying, StartOidc, running_provider
 
@@ -89,10 +92,16 @@ async def test_a_session_ends_with_that_at_the_provider_and_no_other_does(
     await refused_within(5.0, relying, here.access_token)
     assert await reason(refresh(relying, there.refresh_token)) == ""
     # The same once more, one that somebody else made, one of another kind, and what is none.
-    forged = jwt.encode(jwt.decode(token, options={"verify_signature": False}), "x" * 32, headers={"typ": "logout+jwt"})
+    forged = jwt.encode(claims_of(token), "x" * 32, headers={"typ": "logout+jwt"})
     for wrong in (token, forged, there.access_token, "nonsense"):
         assert await end(relying, wrong) == "OIDC_LOGOUT_NOT_TRUSTED"
     assert await end(relying, token, provider="another") == "IDENTITY_PROVIDER_NOT_FOUND"
+    # Told with whose session it was, and whatever it ended.
+    label = f"login_sessions/{claims_of(here.access_token)['sid']}"
+    after = json.loads((await told_of(relying)).after)
+    user_id = claims_of(here.access_token)["sub"]
+    assert after[label] == {"user_id": user_id, "revoked_reason": "ENDED_BY_PROVIDER"}
+    assert after["identity_providers/corporate"] == {"sessions_ended": 1}
     # Whoever signs in again is in.
     again = await relying.finish(await relying.answer("sub-71", browser=browsers[0]))
     assert await reason(refresh(relying, again.refresh_token)) == ""
@@ -189,7 +198,7 @@ def test_a_wrong_token_ends_nothing(claims: dict[str, Any], header: dict[str, An
 async def begin(auth: Any, **claims: Any) -> str:
     """A session that began at the provider; its id."""
     token = (await auth.login()).access_token
-    session_id = str(jwt.decode(token, options={"verify_signature": False})["sid"])
+    session_id = str(claims_of(token)["sid"])
     with auth.database.transaction() as session:
         note_session(session, session_id, PROVIDER, {"iat": int(time.time()), **claims})
     return session_id
@@ -214,6 +223,24 @@ def living_of(auth: Any, begun: dict[str, str]) -> set[str]:
 async def end(relying: Relying, token: str, *, provider: str = "corporate") -> str:
     request = oidc_pb2.EndProviderSessionsRequest(provider=provider, logout_token=token)
     return await reason(relying.stub().EndProviderSessions(request))
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return found
+
+
+async def told_of(relying: Relying) -> audit_pb2.AuditEvent:
+    """The event of the one logout that ended something, as soon as it is on its way to the audit log."""
+    wanted = select(outbox.c.payload).where(outbox.c.subject == "espalier.auth.audit")
+    async with asyncio.timeout(60):
+        while True:
+            with relying.auth.database.transaction() as session:
+                events = [audit_pb2.AuditEvent.FromString(bytes(each)) for each in session.scalars(wanted)]
+            about = [event for event in events if event.action.endswith("/EndProviderSessions")]
+            if found := [event for event in about if "ENDED_BY_PROVIDER" in event.after]:
+                return found[0]
+            await asyncio.sleep(0.05)
 
 
 async def refresh(relying: Relying, token: str) -> None:

@@ -52,5 +52,6 @@ def end_sessions(session: Session, provider: ProviderSettings, logout: Logout) -
     found = repository.list_living_sessions(session, followed)
     ended = {id: user for id, user in found if revoke_session(session, id, reason=REASON, now=now)}
     revoke_tokens(session, list(ended), now)
-    # Whose they were: nobody acts here whom the log could name.
+    # Whose they were, and who told of it: nobody acts here whom the log could name.
     note_after({f"login_sessions/{id}": {"user_id": user, "revoked_reason": REASON} for id, user in ended.items()})
+    note_after({f"identity_providers/{provider.name}": {"sessions_ended": len(ended)}})
