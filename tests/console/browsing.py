@@ -77,13 +77,21 @@ class ConsolePlatform(Platform):
         )
 
     def let_be_used(
-        self, user_id: str, kind: str, amount: int, *, at: str, model: str = "", source: str = "chat"
+        self,
+        user_id: str,
+        kind: str,
+        amount: int,
+        *,
+        at: str,
+        model: str = "",
+        source: str = "chat",
+        estimated: bool = False,
     ) -> None:
         """As if a user had used so much at this time: what a day of the past has nobody can use any more."""
         self._change(
-            "INSERT INTO usage_entries (id, kind, amount, user_id, model, source, reference, at, succeeded)"
-            " VALUES (gen_random_uuid(), %s, %s, %s, %s, %s, '', %s, true)",
-            *(kind, amount, user_id, model, source, at),
+            "INSERT INTO usage_entries (id, kind, amount, user_id, model, source, reference, at, succeeded, estimated)"
+            " VALUES (gen_random_uuid(), %s, %s, %s, %s, %s, '', %s, true, %s)",
+            *(kind, amount, user_id, model, source, at, estimated),
         )
 
     def let_guesses_be_twice_as_many(self, least: int) -> None:

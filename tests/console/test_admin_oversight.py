@@ -137,23 +137,25 @@ async def test_a_bar_of_the_chart_leads_to_its_day_and_a_name_to_what_it_used(
 ) -> None:
     user_id = administration.user("ylva")
     platform.let_be_used(user_id, "TOKENS_IN", 700, at="2001-02-03T10:20:00Z", model="birch")
+    platform.let_be_used(user_id, "TOKENS_OUT", 100, at="2001-02-03T10:21:00Z", model="birch", estimated=True)
     platform.let_be_used(user_id, "TOKENS_IN", 9_000, at="2001-02-03T11:20:00Z", model="oak", source="training")
     platform.let_be_used(user_id, "STORED_BYTES", 5 * 2**30, at="2001-02-02T11:20:00Z")
     page = await administration.open("/admin/usage?from=2001-02-01&to=2001-02-05")
-    await expect(page.get_by_role("group", name="Tokens", exact=True)).to_contain_text("9,700 in, 0 out")
+    await expect(page.get_by_role("group", name="Tokens", exact=True)).to_contain_text("9,700 in, 100 out")
     async with page.expect_download() as saved:
         await page.get_by_role("button", name="Save figures").click()
     figures = (await (await saved.value).path()).read_text("utf-8").splitlines()
-    assert f"top_users,ylva,{user_id},2001-02-01T00:00:00.000Z,2001-02-06T00:00:00.000Z,9700," in figures
+    assert f"top_users,ylva,{user_id},2001-02-01T00:00:00.000Z,2001-02-06T00:00:00.000Z,9800," in figures
     assert "gpu_hours,,,2001-02-01T00:00:00.000Z,2001-02-06T00:00:00.000Z,," in figures
 
     chart = page.get_by_role("region", name="Use over time")
-    await chart.get_by_role("img", name="9,700 tokens in all, at most 9,700 in one day").click()
+    await chart.get_by_role("img", name="9,800 tokens in all, at most 9,800 in one day").click()
     await expect(page).to_have_url(re.compile("from=2001-02-03&to=2001-02-03&grain=hour"))
-    await expect(chart.get_by_role("img", name="9,700 tokens in all, at most 9,000 in one hour")).to_be_visible()
+    await expect(chart.get_by_role("img", name="9,800 tokens in all, at most 9,000 in one hour")).to_be_visible()
     await chart.get_by_role("link", name="birch").click()
     await expect(chart.get_by_text("only birch")).to_be_visible()
-    await expect(chart.get_by_role("img", name="700 tokens in all")).to_be_visible()
+    await expect(chart.get_by_role("img", name="800 tokens in all")).to_be_visible()
+    await expect(chart.get_by_text("100 tokens of it are estimated")).to_be_visible()
     measure = chart.get_by_role("combobox", name="What is counted")
     await choose(page, measure, "Tokens trained on")
     await expect(chart.get_by_text("No data: nothing of this was used in the period.")).to_be_visible()

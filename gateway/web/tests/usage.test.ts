@@ -1,6 +1,14 @@
 import "./browser";
 import { expect, test } from "vitest";
-import { figuresOf, periodOf, seriesOf, type Statistics, stepsOf, type UsageRow } from "../src/composables/admin/useUsage";
+import {
+  estimatedOf,
+  figuresOf,
+  periodOf,
+  seriesOf,
+  type Statistics,
+  stepsOf,
+  type UsageRow,
+} from "../src/composables/admin/useUsage";
 
 const DAY = 86_400_000;
 
@@ -45,6 +53,14 @@ test("tokens that were trained on are told apart from those of answers", () => {
     (measure) => seriesOf(rows, { steps, measure, dimension: "model", most: 8 })[0]?.total,
   );
   expect(totals).toEqual([20, 10]);
+});
+
+test("what is estimated is told in the unit of what is shown, and of that alone", () => {
+  const seconds = rowsOf("USAGE_KIND_GPU_SECONDS", { a: 9_000 }, { estimated: 1_800 });
+  const tokens = rowsOf("USAGE_KIND_TOKENS_IN", { a: 10 }, { estimated: 4, source: "chat" });
+  expect(estimatedOf([...seconds, ...tokens], "gpu_hours")).toBe(0.5);
+  expect(estimatedOf([...seconds, ...tokens], "tokens")).toBe(4);
+  expect(estimatedOf([...seconds, ...tokens], "trained")).toBe(0);
 });
 
 test("a figure that nobody measured is saved as none, and not as zero", () => {

@@ -55,8 +55,8 @@ export async function listAuditEvents(query: ListQuery): Promise<Page<AuditEvent
 const LOGGED = ["groups", "training/runs", "training/datasets", "models", "deployments", "prompts", "evaluations"];
 
 /**
- * What a target is called, and whether it was deleted. The events at hand tell it, or the log of the target itself, which
- * whoever reads this may read; a user's name is asked for, because he may have come into being otherwise.
+ * What a target is called, and whether it was deleted. The events at hand tell it, or the log of the target itself,
+ * which whoever reads this may read; a user's name is asked for, because he may have come into being otherwise.
  */
 export function useTargetName(target: MaybeRefOrGetter<string>, known: MaybeRefOrGetter<ReadonlyMap<string, string>>) {
   const { may } = useSession();

@@ -200,6 +200,13 @@ export function seriesOf(
   return [...sorted.slice(0, most - 1), others];
 }
 
+/** How much of what is shown the ledger could only estimate. */
+export function estimatedOf(rows: UsageRow[], measure: MeasureName): number {
+  const { kinds, factor, source }: Measure = MEASURES[measure];
+  const shown = rows.filter((row) => kinds.includes(row.kind) && (!source || row.source === source));
+  return shown.reduce((sum, row) => sum + Number(row.estimated), 0) / factor;
+}
+
 /** Of amounts by step: their sum, or the newest. */
 export function totalOf(amounts: number[], isLevel = false): number {
   return isLevel ? (amounts.at(-1) ?? 0) : amounts.reduce((sum, amount) => sum + amount, 0);
