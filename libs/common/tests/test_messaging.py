@@ -14,6 +14,7 @@ import nats
 import pytest
 from sqlalchemy import func, select, text
 
+from espalier.common.v1 import events_pb2
 from espalier_common.bus import AUDIT, Bus, Consumer, Event, Stream
 from espalier_common.db import Database, utc_now
 from espalier_common.errors import Unavailable
@@ -236,6 +237,26 @@ async def test_a_service_takes_nothing_of_others_out_of_the_bus_and_changes_no_s
         await auth.close()
         await chat.close()
         await asyncio.to_thread(server.stop)
+
+
+async def test_a_bus_that_is_slow_gets_a_batch_in_several_transactions(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from espalier_common import outbox as module
+
+    sent: list[str] = []
+
+    class Slow:
+        def publish_from_thread(self, subject: str, payload: bytes, **_: Any) -> None:
+            sent.append(subject)
+
+    monkeypatch.setattr(module, "MAX_BATCH_SECONDS", -1.0)  # as if each took all the time that there is
+    with database.transaction() as session:
+        for subject in ("espalier.a.v1.One", "espalier.a.v1.Two"):
+            record(session, events_pb2.EventPack(), subject=subject)
+    relay = OutboxRelay(database, Slow())  # type: ignore[arg-type]
+    assert [relay.publish_batch() for _ in range(3)] == [1, 1, 0]
+    assert sent == ["espalier.a.v1.One", "espalier.a.v1.Two"]
 
 
 async def test_a_message_takes_effect_once_however_often_it_comes(

@@ -5,6 +5,7 @@ at least once, and once in effect: JetStream drops a second copy by its id, cons
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import cache
@@ -28,6 +29,9 @@ REQUEST_ID_HEADER = "Espalier-Request-Id"
 BATCH = 100
 POLL_SECONDS = 5.0  # finds what another replica left behind; our own commits wake the relay at once
 MAX_PAUSE = 15.0
+# The rows are locked while they are published, or replicas would publish them twice, and out of order. A transaction
+# that waits for a minute is ended by the server, and then none of them would count as published.
+MAX_BATCH_SECONDS = 20.0
 # What is recorded within this time leaves together; the first after a quiet time leaves at once.
 PACE_SECONDS = 0.2
 KEEP_PUBLISHED = timedelta(days=1)
@@ -82,7 +86,10 @@ def _is_due() -> ColumnElement[bool]:
 
 
 class OutboxRelay:
-    """Publishes recorded events in the order of their storage. Any number of replicas may run one."""
+    """Publishes recorded events, one relay those of a service in the order of their storage.
+
+    Any number of replicas may run one; what one of them is publishing the others pass over.
+    """
 
     def __init__(self, database: Database, bus: Bus) -> None:
         self._database = database
@@ -110,7 +117,10 @@ class OutboxRelay:
                     await asyncio.sleep(next_batch - asyncio.get_running_loop().time())
 
     def publish_batch(self) -> int:
-        """Publishes up to 100 events that wait; gives how many. Blocks. Raises Unavailable while the bus is away."""
+        """Publishes up to 100 events that wait, for some 20 s at most; gives how many. Blocks.
+
+        Raises Unavailable while the bus is away.
+        """
         with self._database.transaction() as session:
             waiting = (
                 select(outbox)
@@ -135,7 +145,10 @@ class OutboxRelay:
 
     def _publish(self, rows: Sequence[Row[Any]]) -> tuple[list[int], Exception | None]:
         published: list[int] = []
+        end = time.monotonic() + MAX_BATCH_SECONDS
         for together in _groups(rows):
+            if published and time.monotonic() > end:
+                break
             try:
                 self._send(together)
             except (Unavailable, TimeoutError) as error:
