@@ -9,7 +9,6 @@ from espalier_auth.registration.repository import delete_overdue
 from espalier_auth.service import Sessions
 from espalier_auth.throttle.repository import delete_old
 from espalier_common.db import Database, utc_now
-from espalier_common.telemetry import get_logger
 
 INTERVAL = 3600.0  # seconds
 KEY_ROUND_SECONDS = 60.0
@@ -17,8 +16,6 @@ KEY_ROUND_SECONDS = 60.0
 KEPT_AFTER_END = timedelta(days=7)
 # A key that has expired is listed for a while, so that its owner sees why his program is refused.
 KEYS_KEPT = timedelta(days=30)
-
-_log = get_logger(__name__)
 
 
 class KeyRotation:
@@ -44,13 +41,12 @@ class Housekeeping:
     async def run(self) -> None:
         """Runs as long as the process."""
         while True:
-            count = await asyncio.to_thread(self._forget)
-            _log.debug("ended sessions forgotten", count=count)
+            await asyncio.to_thread(self._forget)
             await asyncio.sleep(INTERVAL)
 
-    def _forget(self) -> int:
+    def _forget(self) -> None:
         with self._database.transaction() as session:
             delete_old(session, utc_now())
             delete_overdue(session, utc_now())
             delete_expired_keys(session, utc_now() - KEYS_KEPT)
-            return self._sessions.forget_ended(session, ended_for=KEPT_AFTER_END)
+            self._sessions.forget_ended(session, ended_for=KEPT_AFTER_END)

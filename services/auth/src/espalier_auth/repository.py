@@ -255,17 +255,16 @@ def revoke_sessions_of(session: Session, user_id: str, *, reason: str, now: date
     return ended
 
 
-def delete_ended_sessions(session: Session, before: datetime) -> int:
-    """Forgets sessions that ended before this moment, with their tokens; gives their number."""
+def delete_ended_sessions(session: Session, before: datetime) -> None:
+    """Forgets sessions that ended before this moment, with their tokens."""
     ended = or_(LoginSession.expires_at < before, LoginSession.revoked_at < before)
-    statement = delete(LoginSession).where(ended).returning(LoginSession.id)
-    return len(session.scalars(statement.execution_options(synchronize_session=False)).all())
+    session.execute(delete(LoginSession).where(ended).execution_options(synchronize_session=False))
 
 
-def delete_expired_tokens(session: Session, before: datetime) -> int:
-    """Forgets tokens that expired before this moment; gives their number."""
-    statement = delete(RefreshToken).where(RefreshToken.expires_at < before).returning(RefreshToken.token_hash)
-    return len(session.scalars(statement.execution_options(synchronize_session=False)).all())
+def delete_expired_tokens(session: Session, before: datetime) -> None:
+    """Forgets tokens that expired before this moment."""
+    expired = delete(RefreshToken).where(RefreshToken.expires_at < before)
+    session.execute(expired.execution_options(synchronize_session=False))
 
 
 # The statements of signing in and going on, put together once, for that costs more than sending them; and of tables

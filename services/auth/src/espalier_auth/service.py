@@ -157,12 +157,12 @@ class Sessions:
             repository.revoke_session(session, login.id, reason="SIGNED_OUT", now=now)
             revoke_tokens(session, [login.id], now)
 
-    def forget_ended(self, session: Session, *, ended_for: timedelta) -> int:
-        """Deletes sessions that ended so long ago that nobody asks for them; gives their number."""
+    def forget_ended(self, session: Session, *, ended_for: timedelta) -> None:
+        """Deletes sessions that ended so long ago that nobody asks for them, and what was taken back with them."""
         before = utc_now() - ended_for
         repository.delete_expired_tokens(session, before)
         delete_revocations(session, utc_now())
-        return repository.delete_ended_sessions(session, before)
+        repository.delete_ended_sessions(session, before)
 
 
 @dataclass(frozen=True, kw_only=True)
