@@ -1,12 +1,12 @@
 """Settings of the gateway, on top of those that every service has."""
 
 from ipaddress import ip_network
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from espalier_common.settings import ServiceSettings, split_address
+from espalier_common.settings import ServiceSettings, check_origin, split_address
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -62,20 +62,15 @@ class GatewaySettings(ServiceSettings):
                 raise ValueError(f"{network!r} is no network such as 10.0.0.0/8: {error}") from error
         return value
 
-    @model_validator(mode="after")
-    def _public_url_is_an_origin(self) -> Self:
-        parts = urlsplit(self.public_url)
-        wrong = parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}
-        if self.public_url and (wrong or parts.query or parts.fragment):
-            raise ValueError(
-                f"ESPALIER_PUBLIC_URL must be http(s)://host[:port] without a path, not {self.public_url!r}"
-            )
-        return self
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_an_origin(cls, value: str) -> str:
+        return check_origin(value)
 
     @property
     def origin(self) -> str:
         """scheme://host[:port] under which browsers know the platform, as they write it in the Origin header."""
-        return (self.public_url or f"http://{self.listen}").rstrip("/").lower()
+        return (self.public_url or f"http://{self.listen}").lower()
 
     @property
     def is_loopback(self) -> bool:

@@ -77,6 +77,15 @@ def split_address(address: str) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
+def check_origin(url: str) -> str:
+    """The public address without a slash at its end. ValueError unless it is empty or http(s)://host[:port]."""
+    parts = urlsplit(url)
+    rest = parts.query or parts.fragment or parts.path not in {"", "/"}
+    if url and (parts.scheme not in {"http", "https"} or not parts.hostname or rest):
+        raise ValueError(f"must be http(s)://host[:port] without a path, not {url!r}")
+    return url.rstrip("/")
+
+
 def _check_address(address: str, name: str) -> None:
     try:
         split_address(address)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from espalier_auth.audit.destinations import Address, read_address
 from espalier_auth.oidc.providers import ProviderSettings, read_providers
-from espalier_common.settings import ServiceSettings
+from espalier_common.settings import ServiceSettings, check_origin
 
 MINIMUM_PASSWORD_LENGTH = 12
 
@@ -112,11 +111,7 @@ class AuthSettings(ServiceSettings):
     @field_validator("public_url")
     @classmethod
     def _public_url_is_an_origin(cls, value: str) -> str:
-        parts = urlsplit(value)
-        rest = parts.query or parts.fragment or parts.path not in {"", "/"}
-        if value and (parts.scheme not in {"http", "https"} or not parts.hostname or rest):
-            raise ValueError(f"must be http(s)://host[:port] without a path, not {value!r}")
-        return value.rstrip("/")
+        return check_origin(value)
 
     @field_validator("oidc_providers")
     @classmethod
