@@ -253,6 +253,10 @@ async def test_what_a_user_may_do_is_told_with_its_sources(auth: Any) -> None:
         await admin.explain(mia.id, "training.runs.halt")
     assert from_rpc_error(refused.value).reason == "NO_SUCH_PERMISSION"
 
+    await admin.update_user(resources_pb2.User(id=mia.id, disabled=True), "disabled")
+    (single,) = await admin.explain(mia.id, "training.runs.list")
+    assert (single.allowed, list(single.sources)) == (False, ["the account is disabled"])
+
 
 async def test_a_role_that_is_promised_is_not_deleted(start_auth: Any) -> None:
     """An invitation, the groups of an identity provider and open registration all give it to people to come."""

@@ -14,6 +14,8 @@ from espalier_common.errors import FieldViolation
 from espalier_common.identity import Principal, Scope
 from espalier_common.visibility import reaches
 
+DISABLED = "the account is disabled"
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -39,9 +41,11 @@ def explain(
     if permission and permission not in known:
         wrong = FieldViolation("permission", "is no permission that a user can have", "NO_SUCH_PERMISSION")
         raise NoSuchPermission(f"There is no permission {permission!r}.", violations=[wrong])
-    grants = [] if user.disabled else access.grants(session, user)
-    rights = Rights.of(grant.role for grant in grants)
     names = [permission] if permission else known
+    if user.disabled:
+        return [Explanation(name, None, [DISABLED]) for name in names]
+    grants = access.grants(session, user)
+    rights = Rights.of(grant.role for grant in grants)
     return [Explanation(name, rights.scope_of(name), _sources(grants, name)) for name in names]
 
 
