@@ -35,9 +35,10 @@ async def test_a_stream_becomes_a_csv_file(gateway: RunningGateway) -> None:
     assert gateway.fakes["audit"].requests[-1].actor == "ada"
 
 
-async def test_a_stream_becomes_a_file_of_json_lines(gateway: RunningGateway) -> None:
+@pytest.mark.parametrize("accept", ["application/jsonl", "application/x-ndjson, text/csv;q=0.5"])
+async def test_a_stream_becomes_a_file_of_json_lines(gateway: RunningGateway, accept: str) -> None:
     gateway.fakes["audit"].events = [event(sequence=1, actor_name="=1+1"), event(sequence=2)]
-    answer = await gateway.client_for().get(EXPORT, headers={"accept": "application/jsonl"})
+    answer = await gateway.client_for().get(EXPORT, headers={"accept": accept})
     assert answer.headers["content-disposition"] == 'attachment; filename="audit-events.jsonl"'
     found = [json.loads(line) for line in answer.text.splitlines()]
     assert [(row["sequence"], row["actor_name"]) for row in found] == [(1, "=1+1"), (2, "")]

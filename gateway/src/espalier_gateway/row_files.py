@@ -1,7 +1,7 @@
 """Server streams as files: a GET whose stream just ends may be had as CSV or JSON Lines instead of events.
 
-Chosen by `?format=csv|jsonl`, or by `Accept: text/csv` or `application/jsonl`. One row a message, in the order of the
-message's fields; what is no text, number or truth value stands as JSON in its cell.
+Chosen by `?format=csv|jsonl`, or by `Accept: text/csv`, `application/jsonl` or `application/x-ndjson`. One row a
+message, in the order of the message's fields; what is no text, number or truth value stands as JSON in its cell.
 
 A spreadsheet must not run what somebody wrote into a name: texts that it would take for a formula are led by an
 apostrophe. An error after the first row breaks the connection off, so that half a file is never taken for a whole one.
@@ -27,6 +27,8 @@ from espalier_gateway.json_writer import as_value
 from espalier_gateway.settings import GatewaySettings
 
 MEDIA_TYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
+# JSON Lines have no registered name; this one is asked for as often.
+_ACCEPTED = {media_type: name for name, media_type in MEDIA_TYPES.items()} | {"application/x-ndjson": "jsonl"}
 PARAMETER = "format"
 PIECE_BYTES = 64 << 10
 # What spreadsheets begin a formula with, in full width too, and what they skip before they look.
@@ -46,7 +48,7 @@ def wanted_format(binding: Binding, request: Request) -> str:
             raise InvalidArgument(f"The format must be one of {', '.join(MEDIA_TYPES)}.", violations=[violation])
         return named
     accepted = [part.partition(";")[0].strip().lower() for part in request.headers.get("accept", "").split(",")]
-    return next((name for name, media_type in MEDIA_TYPES.items() if media_type in accepted), "")
+    return next((_ACCEPTED[media_type] for media_type in accepted if media_type in _ACCEPTED), "")
 
 
 def without_format(query: bytes) -> bytes:
