@@ -291,6 +291,13 @@ async def test_a_malformed_authorization_header_is_401(gateway: RunningGateway, 
     assert answer.status_code == 401
 
 
+async def test_two_authorization_headers_sign_nobody_in(gateway: RunningGateway) -> None:
+    good, bad = ("authorization", f"Bearer {gateway.token()}"), ("authorization", "Bearer nonsense")
+    assert (await gateway.client.get("/api/v1/me", headers=[good])).status_code == 200
+    for both in ([good, bad], [bad, good], [good, good]):
+        assert (await gateway.client.get("/api/v1/me", headers=both)).status_code == 401
+
+
 async def test_a_public_call_is_not_refused_for_a_broken_token(gateway: RunningGateway) -> None:
     for value in ("Basic YTpi", "Bearer nonsense"):
         answer = await gateway.client.post(LOGIN, json=ADA, headers={"authorization": value})

@@ -42,9 +42,9 @@ class Credentials:
 
     def token_of(self, request: Request) -> str:
         """The access token, empty when there is none. Raises Unauthenticated for a malformed header, CsrfRefused."""
-        authorization = request.headers.get("authorization")
-        if authorization is not None:
-            return _bearer(authorization)
+        # Of two, a proxy in front may have read the other one: together they are none (RFC 9110, 5.3).
+        if authorizations := request.headers.getlist("authorization"):
+            return _bearer(", ".join(authorizations))
         token = request.cookies.get(self.names.access, "")
         if token and request.method not in SAFE_METHODS:
             self.check_csrf(request)
