@@ -342,6 +342,31 @@ async def test_a_bad_message_is_kept_with_its_error_and_the_good_ones_go_through
     assert "cannot take it" in letter.error
 
 
+async def test_nothing_is_lost_while_the_database_is_away_for_longer_than_a_bad_message_is_tried(
+    database: Database, bus: Bus, run: Any, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from espalier_common import bus as module
+
+    monkeypatch.setattr(module, "REDELIVERY_PAUSES", (0.01,))
+    subject = f"{stream.name}.a"
+    consumer = Consumer(
+        bus, database, durable=f"c-{stream.name}", subjects=[subject], batch_handler=note_all, stream=stream
+    )
+    apply, tries = consumer._inbox.apply, 0
+
+    def apply_once_it_is_back(events: Any) -> bool:
+        nonlocal tries
+        tries += bool(events)
+        return apply(events) if tries > 60 or not events else False
+
+    monkeypatch.setattr(consumer._inbox, "apply", apply_once_it_is_back)
+    monkeypatch.setattr(consumer._inbox, "bury", lambda _: False)
+    await bus.ensure_stream(stream)
+    await bus.publish(subject, b"kept", msg_id="m1")
+    run(consumer.run)
+    await becomes(lambda: effects(database) == ["kept"])
+
+
 async def test_published_events_are_forgotten_after_a_day(database: Database, bus: Bus, contract: Any) -> None:
     relay = OutboxRelay(database, bus)
 

@@ -190,8 +190,8 @@ class Bus:
             filter_subjects=list(subjects),
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT,
-            # The last failure is noted by us, then acknowledged; one more is left for the case that we die meanwhile.
-            max_deliver=-1 if stream.keeps_all else MAX_DELIVERIES + 5,
+            # For ever: we give a bad one up ourselves, and while our database is away no good one may be dropped.
+            max_deliver=-1,
             deliver_policy=DeliverPolicy.ALL,
             max_ack_pending=1000,
         )

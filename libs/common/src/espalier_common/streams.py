@@ -8,7 +8,7 @@ class Stream:
     """A JetStream stream: `max_age` (0: for ever) and `duplicate_window` in seconds, `max_bytes` on disk.
 
     When it is full the oldest go first. One that `keeps_all` refuses new ones instead, which wait in their outbox, and
-    lets one go when its consumer has applied it; that consumer tries for ever.
+    lets one go when its consumer has applied it, or given it up.
 
     Where it has an `owner`, that service alone changes its settings: whoever could, could lose what others published.
     """
