@@ -87,6 +87,12 @@ def platform(provider: IdentityProvider) -> Iterator[ConsolePlatform]:
 
 
 @pytest.fixture(scope="session")
+def admin(platform: ConsolePlatform) -> Api:
+    """Of this platform, also where the end-to-end tests ran before in the same process, with one of their own."""
+    return platform.admin()
+
+
+@pytest.fixture(scope="session")
 def new_user(platform: ConsolePlatform, admin: Api) -> Callable[..., str]:
     """Makes users who have chosen their password."""
     return lambda username, **settings: make_user(platform, admin, username, **settings)
