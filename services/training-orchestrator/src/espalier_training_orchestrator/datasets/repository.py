@@ -20,7 +20,9 @@ from espalier_training_orchestrator.datasets.models import (
 def find_dataset(session: Session, dataset_id: str, principal: Principal, *, lock: bool = False) -> Dataset | None:
     """One dataset, if the caller may see it; `lock` keeps others from numbering versions meanwhile."""
     query = select(Dataset).where(Dataset.id == dataset_id, visible(Dataset.owner_id, principal))
-    return session.scalar(query.with_for_update() if lock else query)
+    # As it is once it is locked, and not as it was when it was looked at before.
+    locking = query.with_for_update().execution_options(populate_existing=True)
+    return session.scalar(locking if lock else query)
 
 
 def name_is_taken(session: Session, owner_id: str, name: str) -> bool:

@@ -76,11 +76,13 @@ class Datasets:
         Raises DatasetNotFound, DatasetFilesInvalid with everything that is wrong with the files, and ResourceExhausted
         when they are over the owner's limit of stored bytes.
         """
+        owner_id = self.get(session, principal, dataset_id).owner_id
+        entities = self._files(files, principal)
+        # Before anything is locked: auth is asked, which may take seconds to answer.
+        reservation_id = self._storage.reserve(owner_id, sum(file.size_bytes for file in entities))
         dataset = repository.find_dataset(session, dataset_id, principal, lock=True)
         if dataset is None:
             raise DatasetNotFound("dataset", dataset_id)
-        entities = self._files(files, principal)
-        reservation_id = self._storage.reserve(dataset.owner_id, sum(file.size_bytes for file in entities))
         dataset.latest_version += 1
         version = DatasetVersion(
             dataset_id=dataset.id,
