@@ -10,6 +10,7 @@ KEPT = {
     "espalier-stay": "whether sessions of this browser are kept when it is closed",
     "espalier-refreshed": "when a tab refreshed last, in ms",
     "espalier-oidc": "state and binding of a sign-in at a provider, worth nothing without the provider's answer",
+    "espalier-columns-${table}": "which columns of a table are shown",
     "espalier-reloaded:${to.fullPath}": "that a page of a former version was loaded anew",
 }
 
