@@ -36,7 +36,11 @@ class DatasetVersion(Base):
     """An immutable state of a dataset. Its rows are checked once, after which it is READY or REJECTED for good."""
 
     __tablename__ = "dataset_versions"
-    __table_args__ = (UniqueConstraint("dataset_id", "version"), Index(None, "state", "created_at"))
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "version"),
+        Index(None, "state", "created_at"),
+        Index(None, "owner_id"),
+    )
 
     id: Mapped[Id] = mapped_column(primary_key=True, default=new_id)
     dataset_id: Mapped[Id] = mapped_column(ForeignKey("datasets.id"))
