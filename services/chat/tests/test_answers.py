@@ -292,10 +292,8 @@ async def test_what_a_dead_process_left_is_interrupted_at_the_next_start(
     fresh.answers.cut_orphans(timedelta(0))
     message = (await fresh.messages(session_id))[-1]
     assert (message.state, message.text) == (pb.MESSAGE_STATE_INTERRUPTED, "Once upon ")
-    assert message.prompt_tokens > 0
-    assert message.completion_tokens > 0
-    deltas = [delta async for delta in fresh.resume(session_id, message_id, int(offset))]
-    assert [delta.message.id for delta in deltas] == [message_id]
+    assert min(message.prompt_tokens, message.completion_tokens) > 0
+    assert [delta.message.id async for delta in fresh.resume(session_id, message_id, int(offset))] == [message_id]
     slowly.go_on.set()
     assert (await fresh.ask(session_id)).state == pb.MESSAGE_STATE_COMPLETE
 
@@ -322,8 +320,7 @@ async def test_an_answer_of_another_process_is_followed_and_stopped_through_the_
     message_id, _ = await read_until(call, "Once upon ")
     followed = two.resume(session_id, message_id)
     await read_until(followed, "Once upon ")
-    request = pb.StopMessageRequest(session_id=session_id, message_id=message_id)
-    stopped = await two.stub().StopMessage(request)
+    stopped = await two.stub().StopMessage(pb.StopMessageRequest(session_id=session_id, message_id=message_id))
     assert (stopped.state, stopped.text) == (pb.MESSAGE_STATE_INTERRUPTED, "Once upon ")
     assert [delta async for delta in followed][-1].message == stopped
 
