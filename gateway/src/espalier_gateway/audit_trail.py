@@ -254,6 +254,7 @@ def _event(scope: Scope, exchange: Exchange, *, address: str) -> audit_pb2.Audit
     principal: Principal | None = exchange.caller
     if principal is not None:
         event.actor_id, event.actor_name = principal.subject, principal.name
+        event.api_key_id = principal.api_key
     return event
 
 

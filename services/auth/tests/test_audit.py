@@ -78,6 +78,17 @@ async def test_a_change_is_told_with_what_was_before_and_after(auth: Any) -> Non
     assert '"display_name":"Vera"' in event.after
 
 
+async def test_the_key_by_which_somebody_did_it_is_told_and_found(auth: Any) -> None:
+    keys = access_pb2_grpc.ApiKeyServiceStub(auth.channel((await auth.login()).access_token))
+    key = await keys.CreateApiKey(access_pb2.CreateApiKeyRequest(api_key=access_pb2.ApiKey(name="deploys")))
+    groups = access_pb2_grpc.GroupServiceStub(auth.channel(key.key))
+    await groups.CreateGroup(access_pb2.CreateGroupRequest(group=access_pb2.Group(name="night shift")))
+    [event] = await wait_for(auth, action="espalier.auth.v1.GroupService/CreateGroup", query=key.id)
+    assert (event.actor_name, event.api_key_id) == ("admin", key.id)
+    [making] = await wait_for(auth, action="espalier.auth.v1.ApiKeyService/CreateApiKey")
+    assert making.api_key_id == ""
+
+
 async def test_who_was_in_a_group_is_told_when_it_goes(auth: Any) -> None:
     user = await auth.create_user("gail", roles=[])
     groups = access_pb2_grpc.GroupServiceStub(auth.channel((await auth.login()).access_token))

@@ -99,7 +99,9 @@ def test_an_empty_log_is_whole(database: Database) -> None:
     assert check(database).broken == 0
 
 
-@pytest.mark.parametrize("column", ["actor_name", "action", "target", "result", "reason", "address", "before", "after"])
+@pytest.mark.parametrize(
+    "column", ["actor_name", "api_key_id", "action", "target", "result", "reason", "address", "before", "after"]
+)
 def test_a_changed_row_is_named(database: Database, column: str) -> None:
     fill(database, 5)
     with tampering(database) as session:
@@ -112,6 +114,20 @@ def test_an_event_that_a_search_would_miss_is_named(database: Database) -> None:
     fill(database, 3)
     with tampering(database) as session:
         session.execute(text("UPDATE audit_events SET words = '{}' WHERE sequence = 2"))
+    assert check(database).broken == 2
+
+
+def test_a_key_that_was_taken_out_is_named_and_an_event_without_one_has_the_hash_that_it_always_had(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        _, head = service.append(session, [event(id="018f6e1c-0b0a-7c3e-9d5a-0242ac120009"), event(api_key_id="a")])
+        assert repository.find_hash(session, 1) == bytes.fromhex(
+            "d68d9d024aa1542da1a147074b3e2f5f2ae7611734d40b2c23c94404ac45f412"
+        )
+    assert check(database, remembered=head).broken == 0
+    with tampering(database) as session:
+        session.execute(text("UPDATE audit_events SET api_key_id = '' WHERE sequence = 2"))
     assert check(database).broken == 2
 
 

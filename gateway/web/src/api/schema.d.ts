@@ -2068,6 +2068,8 @@ export interface components {
             after: string;
             /** @description sha-256 over this event and the hash before it, hexadecimal; given by the server. */
             hash: string;
+            /** @description Id of the API key by which the actor did it; empty when it was not by a key. */
+            api_key_id: string;
         };
         /**
          * @description How a call ended.

@@ -165,6 +165,7 @@ class Recording:
         event.time.FromDatetime(self.time)
         if self.principal is not None:
             event.actor_id, event.actor_name = self.principal.subject, self.principal.name
+            event.api_key_id = self.principal.api_key
         elif self.actor is not None:
             event.actor_id, event.actor_name = self.actor
         return event

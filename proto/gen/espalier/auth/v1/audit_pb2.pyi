@@ -69,6 +69,7 @@ class AuditEvent(_message.Message):
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    API_KEY_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the service that reports."""
     sequence: _builtins.float
@@ -97,6 +98,8 @@ class AuditEvent(_message.Message):
     """State after, or the request when nothing is known of it, JSON, secrets masked."""
     hash: _builtins.str
     """sha-256 over this event and the hash before it, hexadecimal; given by the server."""
+    api_key_id: _builtins.str
+    """Id of the API key by which the actor did it; empty when it was not by a key."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -119,10 +122,11 @@ class AuditEvent(_message.Message):
         before: _builtins.str = ...,
         after: _builtins.str = ...,
         hash: _builtins.str = ...,
+        api_key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_id", b"actor_id", "actor_name", b"actor_name", "address", b"address", "after", b"after", "before", b"before", "hash", b"hash", "id", b"id", "reason", b"reason", "request_id", b"request_id", "result", b"result", "sequence", b"sequence", "service", b"service", "target", b"target", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_id", b"actor_id", "actor_name", b"actor_name", "address", b"address", "after", b"after", "api_key_id", b"api_key_id", "before", b"before", "hash", b"hash", "id", b"id", "reason", b"reason", "request_id", b"request_id", "result", b"result", "sequence", b"sequence", "service", b"service", "target", b"target", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

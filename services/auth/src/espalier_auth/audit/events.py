@@ -52,4 +52,5 @@ def _read(event: Event) -> NewEvent:
         request_id=storable(message.request_id),
         before=storable(message.before),
         after=storable(message.after),
+        api_key_id=storable(message.api_key_id),
     )

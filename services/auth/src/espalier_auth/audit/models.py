@@ -59,6 +59,7 @@ class AuditEntry(Base):
     request_id: Mapped[str]
     before: Mapped[str]
     after: Mapped[str]
+    api_key_id: Mapped[str] = mapped_column(server_default="")
     # What a search finds it by, derived from the rest; chained as well, or a change of it would hide an event.
     words: Mapped[list[str]] = mapped_column(ARRAY(String))
     hash: Mapped[bytes] = mapped_column(LargeBinary)
@@ -93,15 +94,19 @@ class NewEvent:
     request_id: str
     before: str
     after: str
+    api_key_id: str = ""
 
 
-CHAINED = ("sequence", "id", "time", *tuple(NewEvent.__dataclass_fields__)[2:], "words")
+CHAINED = ("sequence", "id", "time", *tuple(NewEvent.__dataclass_fields__)[2:-1], "words", "api_key_id")
 """Columns that the hash covers, in this order."""
 
 
 def hash_of(before: bytes, values: tuple[Any, ...]) -> bytes:
-    """SHA-256 over the hash before and the event's values in the order of `CHAINED`, as a JSON array."""
-    sequence, id, time, *rest = values
+    """SHA-256 over the hash before and the event's values in the order of `CHAINED`, as a JSON array.
+
+    An empty API key is left out, so that events from before keys were told have the hash that they had.
+    """
+    sequence, id, time, *rest = values if values[-1] else values[:-1]
     moment = time.astimezone(UTC).isoformat(timespec="microseconds")
     return hashlib.sha256(before + orjson.dumps([sequence, str(id), moment, *rest])).digest()
 
@@ -137,7 +142,8 @@ MAX_WORDS = 60
 def words_of(event: NewEvent) -> list[str]:
     """What a search finds the event by: whole values, and the words in them."""
     found = dict.fromkeys(split_words(event.request_id))
-    for text in (event.action, event.target, event.actor_name, event.actor_id, event.reason, event.address):
+    actor = (event.actor_name, event.actor_id, event.api_key_id)
+    for text in (event.action, event.target, *actor, event.reason, event.address):
         for piece in text.split("/"):
             found.update(dict.fromkeys(split_words(piece)))
             found.update(dict.fromkeys(_PARTS.split(piece.lower())))

@@ -42,11 +42,12 @@ def known_ids(session: Session, ids: Iterable[str]) -> set[str]:
 
 def read_chain(session: Session, *, after: int, limit: int) -> Sequence[Any]:
     """What the chain covers of the next events, each with its hash, in order."""
-    *columns, words = (getattr(AuditEntry, name) for name in CHAINED)
+    columns = {name: getattr(AuditEntry, name) for name in CHAINED}
     # The driver reads an array letter by letter, which takes longer than all the rest; orjson does not.
-    statement = select(*columns, cast(func.to_json(words), Text), AuditEntry.hash).where(AuditEntry.sequence > after)
+    columns["words"] = cast(func.to_json(AuditEntry.words), Text)
+    statement = select(*columns.values(), AuditEntry.hash).where(AuditEntry.sequence > after)
     rows = session.execute(statement.order_by(AuditEntry.sequence).limit(limit))
-    return [(*values, orjson.loads(found), bytes(digest)) for *values, found, digest in rows]
+    return [(*values, orjson.loads(words), key, bytes(digest)) for *values, words, key, digest in rows]
 
 
 def add_cursor(session: Session, destination: str) -> None:

@@ -104,6 +104,7 @@ def to_event(entry: AuditEntry) -> audit_pb2.AuditEvent:
         before=entry.before,
         after=entry.after,
         hash=bytes(entry.hash).hex(),
+        api_key_id=entry.api_key_id,
     )
 
 
