@@ -195,6 +195,13 @@ async def test_json_that_breaks_others_is_a_plain_400(gateway: RunningGateway, b
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_a_body_that_is_no_utf8_is_told_with_the_place(gateway: RunningGateway) -> None:
+    answer = await gateway.client_for().post(
+        "/api/v1/training/runs", content=b'{"name": "\xff"}', headers={"content-type": "application/json"}
+    )
+    assert "not UTF-8 from byte 11 on" in answer.json()["detail"]
+
+
 async def test_a_nul_in_a_text_is_refused(gateway: RunningGateway) -> None:
     answer = await gateway.client_for().post("/api/v1/training/runs", json={"name": "a\0b", "spec": SPEC})
     assert answer.status_code == 400

@@ -19,13 +19,21 @@ def parse_json(body: bytes) -> Any:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise MalformedRequest(f"The body is no valid JSON: {error}.") from error
+        raise MalformedRequest(_why_not(body, error)) from error
     if _deeper_than(value, MAX_DEPTH):
         raise MalformedRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
     if isinstance(value, dict | list):
         # orjson keeps the last of two equal names and says nothing, hence this second reading.
         json.loads(body, object_pairs_hook=_refuse_duplicates, parse_int=_skip, parse_float=_skip)
     return value
+
+
+def _why_not(body: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:  # of which orjson gives no place
+        return f"The body is not UTF-8 from byte {wrong.start + 1} on."
+    return f"The body is no valid JSON: {error}."
 
 
 def _deeper_than(value: Any, limit: int) -> bool:

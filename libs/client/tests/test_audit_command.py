@@ -113,9 +113,15 @@ def test_events_are_listed_over_all_pages_with_the_filter(log: FakeLog, capsys: 
 def test_every_filter_of_the_api_is_an_option(log: FakeLog, capfd: pytest.CaptureFixture[str], command: str) -> None:
     filters = {"target": "users/", "address": "192.0.2.7", "request_id": "abc", "query": "denied"}
     options = [part for name, value in filters.items() for part in (f"--{name.replace('_', '-')}", value)]
-    assert run(["audit", command, *options, "--until", "2026-01-01T00:00:00Z"]) == 0
+    assert run(["audit", command, *options, "--until", "2026-01-01T01:00+01:00"]) == 0
     wanted = {**filters, "end_time": "2026-01-01T00:00:00Z"}
     assert all(wanted.items() <= query.items() for query in log.queries)
+
+
+def test_what_is_no_time_is_told_with_its_option(log: FakeLog, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["audit", "list", "--since", "yesterday"]) == 2
+    assert "--since must be a date or a time such as 2026-12-01" in capsys.readouterr().err
+    assert log.queries == []
 
 
 def test_an_export_is_written_as_a_file(log: FakeLog, tmp_path: Path) -> None:

@@ -299,4 +299,4 @@ def test_a_banner_is_made_with_its_times(
     assert body == {"text": "Back at [six]", "kind": "BANNER_KIND_MAINTENANCE"}
     assert "Back at [six]" in capsys.readouterr().out
     assert run([*command[:-1], "tomorrow"]) == 2
-    assert "--end must be a time" in capsys.readouterr().err
+    assert "--end must be a date or a time" in capsys.readouterr().err

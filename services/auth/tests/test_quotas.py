@@ -204,6 +204,7 @@ async def test_a_groups_quota_binds_its_members_together(desk: Any, mia: str) ->
         ({"user_id": "mia", "time_zone": "Mars/Olympus"}, "quota.time_zone"),
         ({"user_id": "mia", "time_zone": "../../etc/passwd"}, "quota.time_zone"),
         ({"user_id": "mia", "amount": -1}, "quota.amount"),
+        ({"user_id": "mia", "kind": RUNS, "period": 0, "amount": 1.5}, "quota.amount"),
         ({"user_id": "mia", "kind": 0}, "quota.kind"),
         ({"user_id": "mia", "kind": 99}, "quota.kind"),
     ],

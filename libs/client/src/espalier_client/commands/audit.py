@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from espalier_client.errors import ClientError
+from espalier_client.moments import read_moment
 from espalier_client.output import Output, OutputFormat, emit, note, table_of, word
 from espalier_client.session import Server, open_api
 
@@ -37,8 +38,8 @@ Actor = Annotated[str, typer.Option(help="Only of this user or service, by id or
 Action = Annotated[str, typer.Option(help="Only actions that begin with this, such as UserService/.")]
 Target = Annotated[str, typer.Option(help="Only targets that begin with this, such as users/.")]
 Outcome = Annotated[Result | None, typer.Option(help="Only calls that ended so.")]
-Since = Annotated[str, typer.Option(help="Only from this time on, such as 2025-03-01T00:00:00Z.")]
-Until = Annotated[str, typer.Option(help="Only before this time.")]
+Since = Annotated[str, typer.Option(help="Only from this time on, such as 2026-03-01 or 2026-03-01T18:00Z.")]
+Until = Annotated[str, typer.Option(help="Only before this time. One without a zone is this machine's.")]
 Address = Annotated[str, typer.Option(help="Only calls from this address.")]
 RequestId = Annotated[str, typer.Option(help="Only what happened in this request.")]
 Query = Annotated[str, typer.Option("--query", "-q", help="Only with these words in them.")]
@@ -65,8 +66,8 @@ def list_events(
         action=action,
         target=target,
         result=result,
-        start_time=since,
-        end_time=until,
+        start_time=read_moment(since, "--since"),
+        end_time=read_moment(until, "--until"),
         address=address,
         request_id=request_id,
         query=query,
@@ -96,8 +97,8 @@ def export(
         action=action,
         target=target,
         result=result,
-        start_time=since,
-        end_time=until,
+        start_time=read_moment(since, "--since"),
+        end_time=read_moment(until, "--until"),
         address=address,
         request_id=request_id,
         query=query,

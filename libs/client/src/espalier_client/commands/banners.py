@@ -1,12 +1,11 @@
 """Banners: list, create, delete."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from espalier_client.errors import UsageError
+from espalier_client.moments import read_moment
 from espalier_client.output import Output, OutputFormat, emit, moment, note, table_of, word
 from espalier_client.session import Server, open_api
 
@@ -41,8 +40,8 @@ def create(
     banner = {
         "text": text,
         "kind": f"BANNER_KIND_{kind.name}",
-        "start_time": _moment(start, "--start"),
-        "end_time": _moment(end, "--end"),
+        "start_time": read_moment(start, "--start"),
+        "end_time": read_moment(end, "--end"),
     }
     with open_api(server) as api:
         made = api.post("/api/v1/banners", {name: value for name, value in banner.items() if value})
@@ -55,15 +54,6 @@ def delete(banner: Annotated[str, typer.Argument(help="Id of the banner.")], ser
     with open_api(server) as api:
         api.call("DELETE", f"/api/v1/banners/{banner}")
         note(f"Deleted banner {banner}.")
-
-
-def _moment(text: str, option: str) -> str:
-    if not text:
-        return ""
-    try:
-        return datetime.fromisoformat(text).astimezone().isoformat()
-    except ValueError as error:
-        raise UsageError(f"{option} must be a time such as 2026-12-01T18:00, not {text!r}.") from error
 
 
 def _table(banners: list[dict[str, Any]]) -> Any:

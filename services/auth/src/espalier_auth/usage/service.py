@@ -120,6 +120,8 @@ class Quotas:
         require_unchanged(etag, quota_etag(quota), what="the limit")
         if time_zone is not None and not is_time_zone(time_zone or "UTC"):
             raise InvalidQuota("There is no such time zone.", violations=[_no_time_zone()])
+        if amount is not None and (found := _part_of_a_run(quota.kind, amount)):
+            raise InvalidQuota(f"This is no limit: {found.field} {found.description}.", violations=[found])
         quota.amount = quota.amount if amount is None else amount
         quota.time_zone = quota.time_zone if time_zone is None else time_zone or "UTC"
         session.flush()
@@ -281,9 +283,17 @@ def _violations(session: Session, principal: Principal, quota: Quota) -> list[Fi
         found.append(FieldViolation("quota.period", description, "PERIOD"))
     if not quota.kind.is_level and quota.period is Period.NONE:
         found.append(FieldViolation("quota.period", f"is needed: {_UNITS[quota.kind]} by day or by month", "PERIOD"))
+    if part := _part_of_a_run(quota.kind, quota.amount):
+        found.append(part)
     if not is_time_zone(quota.time_zone):
         found.append(_no_time_zone())
     return found
+
+
+def _part_of_a_run(kind: Kind, amount: float) -> FieldViolation | None:
+    if kind is not Kind.CONCURRENT_RUNS or amount.is_integer():
+        return None
+    return FieldViolation("quota.amount", "must be a whole number: runs are counted", "WHOLE_NUMBER")
 
 
 def _no_time_zone() -> FieldViolation:
