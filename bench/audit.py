@@ -127,9 +127,8 @@ def _batches(world: World) -> Iterator[list[str]]:
 def _line(event: NewEvent, sequence: int, before: bytes) -> tuple[str, bytes]:
     values = {**asdict(event), "result": event.result.value, "words": words_of(event), "sequence": sequence}
     digest = hash_of(before, tuple(values[name] for name in CHAINED))
-    *cells, words = (values[name] for name in CHAINED)
-    cells += ["{" + ",".join(words) + "}", f"\\\\x{digest.hex()}"]
-    return "\t".join(map(str, cells)) + "\n", digest
+    values |= {"words": "{" + ",".join(values["words"]) + "}", "hash": f"\\\\x{digest.hex()}"}
+    return "\t".join(str(values[name]) for name in COLUMNS) + "\n", digest
 
 
 def questions(world: World) -> dict[str, Callable[[], Request]]:
