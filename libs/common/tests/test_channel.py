@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -151,6 +152,32 @@ async def test_a_service_that_is_away_is_told_at_once(contract: SimpleNamespace)
             await contract.call(channel, "Open")(contract.Ask(name="ab"))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert time.monotonic() - started < 60
+
+
+async def test_a_service_that_is_too_busy_to_take_a_connection_at_once_is_waited_for(
+    echo: str, contract: SimpleNamespace, identity: ServiceIdentity
+) -> None:
+    async with behind_delay(echo, seconds=0.5) as address, open_channel(address, identity=identity) as channel:
+        assert (await contract.call(channel, "Known")(contract.Ask(name="ab"))).text
+
+
+@asynccontextmanager
+async def behind_delay(address: str, *, seconds: float) -> AsyncIterator[str]:
+    """Where connections to the address are taken at once, and nothing is said on them for so long."""
+    host, _, port = address.partition(":")
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(65536):
+            writer.write(piece)
+        writer.close()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(seconds)
+        there, back = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pass_on(reader, back), pass_on(there, writer), return_exceptions=True)
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_the_token_is_renewed_before_it_expires_and_kept_while_auth_is_away(

@@ -16,8 +16,10 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
     # gRPC's own back-off grows to two minutes; a service that was restarted must be found again at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    # In spite of its name, what a connection may take to open: a busy machine needs more than a moment, and one
+    # that does not answer at all, whose place another may have taken, is given up before gRPC's own 20 seconds.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     # Addresses are given; a proxy of the environment has no say between our own processes.
     ("grpc.enable_http_proxy", 0),
 ]
