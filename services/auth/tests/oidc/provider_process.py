@@ -144,3 +144,12 @@ class Relying:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await self.finish(fields)
         return from_rpc_error(refused.value)
+
+
+async def reason(call: Any) -> str:
+    """Why a call is refused; empty when it is not."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return from_rpc_error(error).reason
+    return ""

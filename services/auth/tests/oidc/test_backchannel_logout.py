@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
-import grpc.aio
 import httpx
 import jwt
 import pytest
@@ -26,10 +25,9 @@ from espalier_auth.oidc.provider_sessions import end_sessions, note_session
 from espalier_auth.oidc.providers import ProviderSettings
 from espalier_auth.oidc.signed_token import TokenError, Trust
 from espalier_common.db import utc_now
-from espalier_common.rpc.status import from_rpc_error
 from espalier_common.tables import outbox
 
-from .provider_process import ADA, RealProvider, Relying, StartOidc, running_provider
+from .provider_process import ADA, RealProvider, Relying, StartOidc, reason, running_provider
 
 ISSUER = "https://login.example.org"
 TRUST = Trust(issuer=ISSUER, client_id="espalier", algorithms=frozenset({"ES256"}))
@@ -258,12 +256,3 @@ async def refused_within(seconds: float, relying: Relying, token: str) -> None:
             await asyncio.sleep(0.05)
             slowest = max(slowest, time.monotonic() - asked)
     assert time.monotonic() - started - 2 * slowest < seconds
-
-
-async def reason(call: Any) -> str:
-    """Why a call is refused; empty when it is not."""
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return from_rpc_error(error).reason
-    return ""

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import grpc.aio
 import pytest
 
 from espalier.auth.v1 import (
@@ -13,10 +12,9 @@ from espalier.auth.v1 import (
     settings_pb2,
     settings_pb2_grpc,
 )
-from espalier_common.rpc.status import from_rpc_error
 from espalier_common.testing.authenticator import codes_of
 
-from .provider_process import ADA, Relying, StartOidc
+from .provider_process import ADA, Relying, StartOidc, reason
 
 pytestmark = pytest.mark.slow
 
@@ -66,12 +64,3 @@ async def require(relying: Relying) -> None:
 
 def factor(relying: Relying, token: str) -> Any:
     return second_factor_pb2_grpc.SecondFactorServiceStub(relying.auth.channel(token))
-
-
-async def reason(call: Any) -> str:
-    """Why a call is refused; empty when it is not."""
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return from_rpc_error(error).reason
-    return ""

@@ -5,18 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Float,
-    Subquery,
-    case,
-    cast,
-    func,
-    literal,
-    select,
-    union_all,
-)
+from sqlalchemy import BigInteger, ColumnElement, Float, Subquery, case, cast, func, literal, select, union_all
 
 from espalier_auth.usage.models import Kind, UsageDay, UsageEntry
 
@@ -65,17 +54,18 @@ def between(start: datetime, end: datetime, narrow: Narrow) -> Subquery:
     """
     first, last = _midnight(start + _DAY - timedelta(microseconds=1)), _midnight(end)
     if first >= last:
-        return union_all(_entries(start, end, narrow)).subquery()
+        return union_all(entries(start, end, narrow)).subquery()
     day = UsageDay
     days: Any = select(
         day.day.label("at"), day.kind, day.user_id, day.model, day.source,
         day.amount, day.ended, day.succeeded, day.waits, day.wait_seconds, day.estimated,
     ).where(day.day >= first, day.day < last, *narrow(day))  # fmt: skip
-    ends = [_entries(*each, narrow) for each in ((start, first), (last, end)) if each[0] < each[1]]
+    ends = [entries(*each, narrow) for each in ((start, first), (last, end)) if each[0] < each[1]]
     return union_all(days, *ends).subquery()
 
 
-def _entries(start: datetime, end: datetime, narrow: Narrow) -> Any:
+def entries(start: datetime, end: datetime, narrow: Narrow) -> Any:
+    """The same columns, entry by entry and at the moment of each."""
     entry = UsageEntry
     succeeded: ColumnElement[bool] = entry.succeeded.is_(True)
     return select(

@@ -7,14 +7,11 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Float,
     Select,
     String,
-    case,
     cast,
     delete,
     func,
-    literal,
     literal_column,
     or_,
     select,
@@ -29,7 +26,7 @@ from sqlalchemy.orm import Session
 from espalier_auth.access.models import Group
 from espalier_auth.models import GroupMember, User
 from espalier_auth.usage.calendar import Span
-from espalier_auth.usage.flow import UsageFilter, Users, between, step_of
+from espalier_auth.usage.flow import UsageFilter, Users, between, entries, step_of
 from espalier_auth.usage.levels import levels
 from espalier_auth.usage.models import SERVING, TOKENS, TRAINING, Hold, Kind, Quota, UsageEntry
 from espalier_common.identifiers import is_uuid
@@ -66,7 +63,8 @@ def sums(session: Session, wanted: UsageFilter, *, grain: str, group_by: Sequenc
 
 def _flows(wanted: UsageFilter, *, grain: str, group_by: Sequence[str]) -> Select[Any]:
     """Columns step, kind, amount, estimated and one for each dimension."""
-    flow = _entries(wanted).subquery() if grain == "hour" else between(wanted.start, wanted.end, wanted.narrow)
+    period = (wanted.start, wanted.end, wanted.narrow)
+    flow = entries(*period).subquery() if grain == "hour" else between(*period)
     dimensions: dict[str, Any] = {"user": flow.c.user_id, "model": flow.c.model, "source": flow.c.source}
     step = step_of(flow.c.at, wanted, grain).label("step")
     sums_of = [func.sum(flow.c[name]).label(name) for name in ("amount", "estimated")]
@@ -79,19 +77,6 @@ def _flows(wanted: UsageFilter, *, grain: str, group_by: Sequence[str]) -> Selec
     keys = [dimensions[name].label(name) for name in group_by]
     told: Select[Any] = query.add_columns(*keys).group_by(step, flow.c.kind, *keys)
     return told
-
-
-def _entries(wanted: UsageFilter) -> Select[Any]:
-    entry = UsageEntry
-    estimated: Any = case((entry.estimated, entry.amount), else_=literal(0.0, Float)).label("estimated")
-    query: Any = select(entry.at, entry.kind, entry.user_id, entry.model, entry.source, entry.amount, estimated)
-    found: Select[Any] = query.where(
-        entry.at >= wanted.start,
-        entry.at < wanted.end,
-        entry.kind != Kind.STORED_BYTES,
-        *wanted.narrow(entry),
-    )
-    return found
 
 
 def user_names(session: Session, user_ids: Iterable[str]) -> dict[str, str]:
