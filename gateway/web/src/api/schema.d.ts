@@ -2909,7 +2909,7 @@ export interface components {
          *     - `USAGE_KIND_GPU_SECONDS`: Seconds times GPUs.
          *     - `USAGE_KIND_CPU_SECONDS`: Seconds times CPU ranks.
          *     - `USAGE_KIND_STORED_BYTES`: Bytes that are kept: what there is at the end of a time step, and not a sum. Checkpoints and finished models count
-         *     for the model that was trained, data sets for none.
+         *     for the model that was trained, datasets for none.
          *     - `USAGE_KIND_REQUESTS`: Requests to models.
          *     - `USAGE_KIND_CONCURRENT_RUNS`: Runs at the same time; only for limits.
          * @enum {string}

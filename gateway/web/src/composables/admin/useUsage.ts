@@ -106,13 +106,19 @@ export interface FigureLine {
 
 export function figuresOf({ top_users, top_models, ...figures }: Statistics): FigureLine[] {
   const lines = Object.entries(figures).map(([figure, { value, before }]) => ({
-    ...{ figure, name: "", id: "" },
-    ...{ value, before },
+    figure,
+    name: "",
+    id: "",
+    value,
+    before,
   }));
   const ranked = (figure: string, all: Statistics["top_users"]): FigureLine[] =>
     all.map(({ name, label, amount }) => ({
-      ...{ figure, name: label || name, id: name === label ? "" : name },
-      ...{ value: amount, before: undefined },
+      figure,
+      name: label || name,
+      id: name === label ? "" : name,
+      value: amount,
+      before: undefined,
     }));
   return [...lines, ...ranked("top_users", top_users), ...ranked("top_models", top_models)];
 }

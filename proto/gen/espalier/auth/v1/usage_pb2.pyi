@@ -40,7 +40,7 @@ class _UsageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageKind.V
     """Seconds times CPU ranks."""
     USAGE_KIND_STORED_BYTES: _UsageKind.ValueType  # 5
     """Bytes that are kept: what there is at the end of a time step, and not a sum. Checkpoints and finished models count
-    for the model that was trained, data sets for none.
+    for the model that was trained, datasets for none.
     """
     USAGE_KIND_REQUESTS: _UsageKind.ValueType  # 6
     """Requests to models."""
@@ -62,7 +62,7 @@ USAGE_KIND_CPU_SECONDS: UsageKind.ValueType  # 4
 """Seconds times CPU ranks."""
 USAGE_KIND_STORED_BYTES: UsageKind.ValueType  # 5
 """Bytes that are kept: what there is at the end of a time step, and not a sum. Checkpoints and finished models count
-for the model that was trained, data sets for none.
+for the model that was trained, datasets for none.
 """
 USAGE_KIND_REQUESTS: UsageKind.ValueType  # 6
 """Requests to models."""

@@ -65,7 +65,7 @@ def step_of(secret: bytes, code: str, *, now: float) -> int | None:
 def has_run_out(secret: bytes, code: str, *, now: float) -> bool:
     """Whether it was the code of one of the last five minutes. Of one that is still to come nobody is told."""
     step = step_at(now)
-    return any([_is_code_of(secret, step - back, code) for back in range(1, STEPS_TOLD + 1)])
+    return any(_is_code_of(secret, step - back, code) for back in range(1, STEPS_TOLD + 1))
 
 
 def _is_code_of(secret: bytes, step: int, code: str) -> bool:
